@@ -1,0 +1,34 @@
+# make sweep   set up, run the default sweep, say where the results are
+# make test    set up, run the tests
+# make lint    set up, check style and types
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: sweep test lint clean
+.DELETE_ON_ERROR:
+
+sweep: .venv/core
+	$(BIN)/neuralcodec sweep experiments/default.toml
+
+test: .venv/dev
+	$(BIN)/python -m pytest
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The two stamps are the two sets of packages; each is made again when a list of packages changes.
+.venv/core: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/dev: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	touch .venv/core $@
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,51 @@
+"""The starter set: a few minutes of free recordings that come with the package.
+
+The split "test" is 12 clips of 4 to 8 s: an English voice with transcripts, music, sounds. The
+split "fit" is between 3 and 4 minutes to fit quantizers on: a French and an Italian voice, music,
+sounds. They share no recording, speaker or author. `experiments/make_starter_set.py` made both.
+
+The recordings keep their own licences (CC0 1.0, CC BY 3.0, CC BY-SA 3.0), clip by clip in
+`starter/CREDITS.csv`: they are not under the licence of the program.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+STARTER = Path(__file__).parent / "starter"
+"""The folder of the set."""
+
+SPLITS = ("fit", "test")
+"""The two parts of the set: what is fitted on "fit" is measured on "test"."""
+
+
+@dataclass(frozen=True)
+class Credit:
+    """Where a recording in a clip of the starter set comes from.
+
+    Attributes:
+        file: the clip, relative to `STARTER`; a clip made of several recordings has one credit
+            for each.
+        source: the Debian package and the file in it.
+        author: who made the recording.
+        origin: its page on the web, or the copyright notice.
+        licence: short name and URL.
+        changes: what was done to the recording.
+    """
+
+    file: str
+    source: str
+    author: str
+    origin: str
+    licence: str
+    changes: str
+
+
+def starter_credits() -> list[Credit]:
+    """Read the credits of the starter set, in the order of its files.
+
+    >>> sorted({credit.licence.split(" http")[0] for credit in starter_credits()})
+    ['CC BY 3.0', 'CC BY-SA 3.0', 'CC0 1.0']
+    """
+    with (STARTER / "CREDITS.csv").open(newline="", encoding="utf-8") as file:
+        return [Credit(**row) for row in csv.DictReader(file)]

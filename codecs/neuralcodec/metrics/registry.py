@@ -1,0 +1,180 @@
+"""Every metric by name: what it needs, where it works, its range, its direction."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import TypeAlias
+
+from neuralcodec.audio import KINDS
+from neuralcodec.metrics.signals import Signal
+from neuralcodec.names import unknown
+
+Function: TypeAlias = Callable[[Signal, Signal, int], float]
+
+_ANY = frozenset(KINDS)
+_SPEECH = frozenset({"speech"})
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric: where its function is, and how its figure is to be read.
+
+    Attributes:
+        name: as in the registry and in a column of `results.csv`.
+        module: the module that holds the function.
+        function: the function's name in it.
+        extra: the pip extra that installs what it needs; None where the base install does.
+        rate: Hz at which it works (signals are resampled to it); None for the signals' own.
+        low: no figure is below, but for rounding in the last digits.
+        high: no figure is above, likewise.
+        higher_is_better: the direction.
+        kinds: the kinds of audio for which it is defined.
+        unit: of the figure; "1" for a pure number.
+        label: for the axis of a plot.
+        summary: one line.
+    """
+
+    name: str
+    module: str
+    function: str
+    extra: str | None
+    rate: int | None
+    low: float
+    high: float
+    higher_is_better: bool
+    kinds: frozenset[str]
+    unit: str
+    label: str
+    summary: str
+
+    def load(self) -> Function:
+        """Import and return the function `(reference, estimate, sample_rate) -> float`.
+
+        Raises:
+            ImportError: if a package that it needs is missing; the cure is given.
+        """
+        try:
+            module = importlib.import_module(self.module)
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if self.extra is None or missing in {"", "neuralcodec"}:
+                raise
+            raise ImportError(
+                f"needs {missing!r}: pip install 'neuralcodec[{self.extra}]'", name=missing
+            ) from error
+        return getattr(module, self.function)  # type: ignore[no-any-return]  # a module's contents
+
+
+def _metric(
+    name: str,
+    module: str,
+    low: float,
+    high: float,
+    unit: str,
+    label: str,
+    summary: str,
+    *,
+    rate: int | None = None,
+    extra: str | None = None,
+    lower_is_better: bool = False,
+    kinds: frozenset[str] = _ANY,
+) -> Metric:
+    where = f"neuralcodec.metrics.{module}"
+    return Metric(
+        name, where, name, extra, rate, low, high, not lower_is_better, kinds, unit, label, summary
+    )
+
+
+_ALL = (
+    _metric(
+        *("pesq_wb", "pesq", 1.0, 4.65, "MOS-LQO", "PESQ-WB [MOS-LQO]"),
+        "wideband speech quality (ITU-T P.862.2)",
+        rate=16000,
+        kinds=_SPEECH,
+    ),
+    _metric(
+        *("pesq_nb", "pesq", 1.0, 4.55, "MOS-LQO", "PESQ-NB [MOS-LQO]"),
+        "telephone-band speech quality (ITU-T P.862, P.862.1)",
+        rate=8000,
+        kinds=_SPEECH,
+    ),
+    _metric(
+        *("stoi", "stoi", -1.0, 1.0, "1", "STOI"),
+        "speech intelligibility (Taal et al. 2011)",
+        rate=10000,
+        kinds=_SPEECH,
+    ),
+    _metric(
+        *("estoi", "stoi", -1.0, 1.0, "1", "ESTOI"),
+        "extended speech intelligibility (Jensen and Taal 2016)",
+        rate=10000,
+        kinds=_SPEECH,
+    ),
+    _metric(
+        *("si_sdr", "si_sdr", -inf, inf, "dB", "SI-SDR [dB]"),
+        "waveform fidelity but for level (Le Roux et al. 2019)",
+    ),
+    _metric(
+        *("si_sdr_aligned", "si_sdr", -inf, inf, "dB", "SI-SDR, aligned [dB]"),
+        "SI-SDR at the best delay within 25 ms",
+    ),
+    _metric(
+        *("log_mel_distance", "log_mel_distance", 0.0, inf, "log10", "Log-mel distance [log10]"),
+        "L1 of log-mel spectrograms, 7 windows (after Kumar et al. 2023)",
+        lower_is_better=True,
+    ),
+    _metric(
+        *("mrstft_distance", "mrstft_distance", 0.0, inf, "1", "Multi-resolution STFT distance"),
+        "spectral convergence and log magnitude, 3 windows (Yamamoto et al. 2020)",
+        lower_is_better=True,
+    ),
+    _metric(
+        *("visqol", "visqol", 1.0, 5.0, "MOS-LQO", "ViSQOL audio [MOS-LQO]"),
+        "audio quality, audio mode (Chinen et al. 2020)",
+        rate=48000,
+        extra="metrics",
+    ),
+    _metric(
+        *("visqol_speech", "visqol", 1.0, 5.0, "MOS-LQO", "ViSQOL speech [MOS-LQO]"),
+        "speech quality, speech mode (Chinen et al. 2020)",
+        rate=16000,
+        extra="metrics",
+        kinds=_SPEECH,
+    ),
+)
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
+"""Every metric by name."""
+
+DEFAULT: tuple[str, ...] = tuple(metric.name for metric in _ALL if metric.extra is None)
+"""The metrics that the base install computes: all but ViSQOL's."""
+
+
+def find(name: str) -> Metric:
+    """Return the metric `name`.
+
+    Raises:
+        ValueError: if there is no such metric; the nearest name is given.
+    """
+    if name not in METRICS:
+        raise unknown("metric", name, METRICS)
+    return METRICS[name]
+
+
+def table() -> str:
+    """Lay out all metrics as text: name, rate, range, direction, kinds, what it is.
+
+    >>> table().splitlines()[1]
+    'pesq_wb           16 kHz  1..4.65    higher  speech  wideband speech quality (ITU-T P.862.2)'
+    """
+    rows = [("metric", "rate", "range", "better", "kinds", "what")]
+    for metric in _ALL:
+        rate = "any" if metric.rate is None else f"{metric.rate / 1000:g} kHz"
+        better = "higher" if metric.higher_is_better else "lower"
+        kinds = "any" if metric.kinds == _ANY else ", ".join(sorted(metric.kinds))
+        span = f"{metric.low:g}..{metric.high:g}"
+        rows.append((metric.name, rate, span, better, kinds, metric.summary))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)

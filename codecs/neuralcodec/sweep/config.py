@@ -1,0 +1,140 @@
+"""The TOML file of a sweep: read, and checked before anything runs."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, field_validator
+
+from neuralcodec import codec as codecs
+from neuralcodec.metrics import DEFAULT, METRICS
+from neuralcodec.names import unknown
+
+Setting = bool | int | float | str
+
+
+class Base(BaseModel):
+    """What all points of a sweep share.
+
+    Attributes:
+        audio: what is scored: a source that `neuralcodec.data.clips` takes.
+        fit_audio: what quantizers are fitted on; must not hold what is scored.
+        metrics: names of `neuralcodec.metrics.METRICS`.
+        sample_rate: Hz at which every estimate is compared with its clip; PESQ-WB takes 16 kHz.
+        seed: of the fitting.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    audio: str = "starter:test"
+    fit_audio: str = "starter:fit"
+    metrics: tuple[str, ...] = DEFAULT
+    sample_rate: StrictInt = Field(default=16000, ge=8000, le=192000)
+    seed: StrictInt = Field(default=0, ge=0)
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in METRICS:
+                raise unknown("metric", name, METRICS)
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"must name metrics, each once, got {[*names]}")
+        return names
+
+
+class Axes(BaseModel):
+    """The axes of one codec, each a value or a list of values; points are all combinations.
+
+    Attributes:
+        num_codebooks: K; all prefixes come from one encode. Default: all that the codec has.
+        codebook_size: V; for codecs whose latents are quantized by our quantizer.
+        settings: those of the codec, by name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_codebooks: tuple[StrictInt, ...] = ()
+    codebook_size: tuple[StrictInt, ...] = ()
+    settings: dict[str, tuple[Setting, ...]] = Field(default_factory=dict)
+
+    @field_validator("num_codebooks", "codebook_size")
+    @classmethod
+    def _positive(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        for value in values:
+            if value < 1:
+                raise ValueError(f"must be at least 1, got {value}")
+        return values
+
+
+class Experiment(BaseModel):
+    """A sweep: a name, the question it answers, what its points share and its grid by codec."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    question: str = ""
+    base: Base = Base()
+    grid: dict[str, Axes]
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _split_axes(cls, grid: Any) -> Any:
+        """Turn `{axis: value or list}` of each codec into `Axes`."""
+        if not isinstance(grid, dict) or not grid:
+            raise ValueError("must have a table [grid.CODEC] for at least one codec")
+        return {name: _axes(name, table) for name, table in grid.items()}
+
+
+def _values(axis: str, value: Any) -> tuple[Setting, ...]:
+    """Give the values of an axis; 25.0 becomes 25, so that both are the same point."""
+    values = value if isinstance(value, list) else [value]
+    for one in values:
+        if not isinstance(one, Setting):
+            raise ValueError(f"{axis} must have numbers, strings or booleans as values, got {one}")
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"{axis} must have values, each once, got {values}")
+    return tuple(int(v) if isinstance(v, float) and v.is_integer() else v for v in values)
+
+
+def _axes(codec: str, table: Any) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise ValueError(f"{codec} must be a table [grid.{codec}], got {table!r}")
+    base_name = codec.removesuffix(codecs.RVQ_SUFFIX)
+    if base_name not in codecs.REGISTRY:
+        raise unknown("codec", codec, codecs.REGISTRY)
+    lists = {axis: _values(f"{codec}.{axis}", value) for axis, value in table.items()}
+    sizes = {axis: lists.pop(axis) for axis in ("num_codebooks", "codebook_size") if axis in lists}
+    return {**sizes, "settings": lists}
+
+
+def _message(error: ValidationError) -> str:
+    """Say the first problem of a file in one line, an unknown key with the nearest known one."""
+    first = error.errors()[0]
+    *place, last = map(str, first["loc"])
+    if first["type"] == "extra_forbidden":
+        where, model = (f"key in [{place[0]}]", Base) if place else ("key", Experiment)
+        return str(unknown(where, last, model.model_fields))
+    where = ".".join([*place, last])
+    if first["type"] in {"missing", "value_error"}:  # the latter are ours, and say what they got
+        return f"{where}: {first['msg'].removeprefix('Value error, ')}"
+    return f"{where}: {first['msg']}, got {first['input']!r}"
+
+
+def read(path: str | Path) -> Experiment:
+    """Read and check a sweep file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no TOML, or a key or value is not allowed; the message names the key,
+            and the nearest known one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no sweep file at {path}")
+    try:
+        return Experiment.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no valid TOML: {error}") from error
+    except ValidationError as error:
+        raise ValueError(f"{path}: {_message(error)}") from error

@@ -1,0 +1,226 @@
+"""From a sweep's grid to jobs: what shares an encode or a fit is done once.
+
+A *setup* is a codec in one configuration, all but the codebook count. A *point* is a setup at one
+codebook count; it has a signature. A job scores all points of a setup on one clip, from one encode.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from neuralcodec import codec as codecs
+from neuralcodec.data import Clip, clips
+from neuralcodec.sweep.config import Axes, Base, Experiment, Setting
+
+SMALLEST_CODEBOOK = 2
+DEFAULT_CODEBOOKS = (8,)
+DEFAULT_CODEBOOK_SIZE = (1024,)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The fitting of one quantizer: for a latent codec in one configuration.
+
+    Attributes:
+        codec: name of the latent codec.
+        settings: of it, sorted by name.
+        codebook_size: V.
+        num_codebooks: K; the largest that the sweep asks for.
+        seed: of the k-means start.
+        audio: the clips to fit on.
+        audio_digest: hex digits of their content.
+    """
+
+    codec: str
+    settings: tuple[tuple[str, Setting], ...]
+    codebook_size: int
+    num_codebooks: int
+    seed: int
+    audio: tuple[Clip, ...]
+    audio_digest: str
+
+    @property
+    def signature(self) -> str:
+        """16 hex digits of all that decides the codebooks, K included."""
+        return _digest([*_described(self), self.num_codebooks, self.seed, self.audio_digest], 16)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A codec in one configuration, at several codebook counts.
+
+    Attributes:
+        codec: its name, as in the sweep file.
+        settings: of it, sorted by name.
+        codebook_size: V of our quantizer; None for a codec with its own.
+        depths: codebook counts, rising; (None,) for all that the codec has.
+        fit: of our quantizer; None for a codec with its own.
+    """
+
+    codec: str
+    settings: tuple[tuple[str, Setting], ...]
+    codebook_size: int | None
+    depths: tuple[int | None, ...]
+    fit: Fit | None
+
+
+class Key(NamedTuple):
+    """What names a row: a point on a clip of this content."""
+
+    point: str
+    clip: str
+    clip_digest: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One setup on one clip.
+
+    Attributes:
+        setup: what to run.
+        clip: on what.
+        clip_digest: hex digits of its content and kind, so that a change of either scores it anew.
+        base: what all points of the sweep share.
+        points: signature of each point to score, by its codebook count.
+    """
+
+    setup: Setup
+    clip: Clip
+    clip_digest: str
+    base: Base
+    points: tuple[tuple[int | None, str], ...]
+
+    def key(self, point: str) -> "Key":
+        """Name the row of one of the points."""
+        return Key(point, self.clip.name, self.clip_digest)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All jobs of a sweep, in the order of its file."""
+
+    experiment: Experiment
+    jobs: tuple[Job, ...]
+
+    @property
+    def keys(self) -> list[Key]:
+        """Name every row, in order."""
+        return [job.key(point) for job in self.jobs for _, point in job.points]
+
+    def without(self, done: Set[Key]) -> "Plan":
+        """Leave out the rows that are done, and jobs that have none left."""
+        jobs = []
+        for job in self.jobs:
+            left = tuple(pair for pair in job.points if job.key(pair[1]) not in done)
+            if left:
+                jobs.append(replace(job, points=left))
+        return Plan(self.experiment, tuple(jobs))
+
+
+def _digest(value: Any, length: int) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def _described(part: Fit | Setup) -> list[Any]:
+    return [part.codec, dict(part.settings), part.codebook_size]
+
+
+def _is_requantized(name: str) -> bool:
+    """Tell whether the sweep puts our quantizer into this codec: asked for, or it has none."""
+    if name.endswith(codecs.RVQ_SUFFIX):
+        return True
+    try:
+        return not hasattr(codecs.find(name), "encode")
+    except ImportError:  # it cannot run here; its jobs will say why
+        return False
+
+
+def _check(name: str, axes: Axes, own_codebooks: bool) -> None:
+    """Raise ValueError if the axes of a codec hold what it cannot have."""
+    latent = name.removesuffix(codecs.RVQ_SUFFIX)
+    try:
+        codecs.check_settings(latent, axes.settings)
+    except ImportError:  # likewise
+        return
+    if not own_codebooks and not hasattr(codecs.find(latent), "encode_latents"):
+        raise ValueError(f"grid.{name}: codec {latent!r} gives no latents to quantize")
+    if own_codebooks and axes.codebook_size:
+        raise ValueError(
+            f"grid.{name}.codebook_size: this codec has its own codebooks; "
+            f"only latent codecs, and names with {codecs.RVQ_SUFFIX!r}, take a size"
+        )
+    for size in axes.codebook_size:
+        if size < SMALLEST_CODEBOOK:
+            raise ValueError(
+                f"grid.{name}.codebook_size: must be at least {SMALLEST_CODEBOOK}, got {size}"
+            )
+
+
+def _combinations(axes: Axes) -> Iterator[tuple[tuple[str, Setting], ...]]:
+    names = sorted(axes.settings)
+    for values in itertools.product(*(axes.settings[name] for name in names)):
+        yield tuple(zip(names, values, strict=True))
+
+
+def _setups(experiment: Experiment, fit_audio: tuple[Clip, ...], digest: str) -> Iterator[Setup]:
+    for name, axes in experiment.grid.items():
+        own_codebooks = not _is_requantized(name)
+        _check(name, axes, own_codebooks)
+        depths = tuple(sorted(axes.num_codebooks))
+        for settings in _combinations(axes):
+            if own_codebooks:
+                yield Setup(name, settings, None, depths or (None,), None)
+                continue
+            latent, seed = name.removesuffix(codecs.RVQ_SUFFIX), experiment.base.seed
+            deepest = max(depths or DEFAULT_CODEBOOKS)
+            for size in axes.codebook_size or DEFAULT_CODEBOOK_SIZE:
+                fit = Fit(latent, settings, size, deepest, seed, fit_audio, digest)
+                yield Setup(name, settings, size, depths or DEFAULT_CODEBOOKS, fit)
+
+
+def _point(setup: Setup, depth: int | None, base: Base) -> str:
+    """8 hex digits of the sorted settings of a point: same settings, same point."""
+    fitted = [setup.fit.seed, setup.fit.audio_digest] if setup.fit else None
+    return _digest([_described(setup), depth, fitted, base.sample_rate, sorted(base.metrics)], 8)
+
+
+def make(
+    experiment: Experiment, *, audio: str | Path | None = None, kind: str | None = None
+) -> Plan:
+    """Lay out all jobs of a sweep.
+
+    Args:
+        experiment: the checked sweep file.
+        audio: what to score instead of the file's `base.audio`.
+        kind: of the clips whose kind is not known.
+
+    Raises:
+        ValueError: if a codec has no such setting, a size is out of range, a set of audio is empty,
+            or a clip is both fitted on and scored.
+        FileNotFoundError: if there is no such audio.
+    """
+    base = experiment.base
+    scored = clips(audio if audio is not None else base.audio, kind=kind)
+    needs_fit = any(_is_requantized(name) for name in experiment.grid)
+    fit_audio = clips(base.fit_audio) if needs_fit else []
+    fit_digests = [clip.digest() for clip in fit_audio]
+    fitted_on = {digest: clip.name for digest, clip in zip(fit_digests, fit_audio, strict=True)}
+    digests = {}
+    for clip in scored:
+        content = clip.digest()
+        if content in fitted_on:
+            raise ValueError(
+                f"clip {clip.name} is also fitted on, as {fitted_on[content]}: "
+                f"scores on it would flatter"
+            )
+        digests[clip.name] = _digest([content, clip.kind], 16)
+    jobs = []
+    for setup in _setups(experiment, tuple(fit_audio), _digest(fit_digests, 16)):
+        points = tuple((depth, _point(setup, depth, base)) for depth in setup.depths)
+        jobs += [Job(setup, clip, digests[clip.name], base, points) for clip in scored]
+    return Plan(experiment, tuple(jobs))

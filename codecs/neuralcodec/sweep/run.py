@@ -1,0 +1,224 @@
+"""Run a plan: jobs in parallel processes, rows into the store as they are done.
+
+Workers come from a `concurrent.futures` executor, so that a cluster's executor can take the place
+of local processes.
+"""
+
+import multiprocessing
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from neuralcodec.sweep.plan import Fit, Job, Plan
+from neuralcodec.sweep.store import Store
+from neuralcodec.sweep.work import (
+    COLUMNS,
+    LAST_COLUMNS,
+    failed_rows,
+    run_fit,
+    run_job,
+    write_whole,
+)
+
+RECORD = "rows.sqlite"
+RESULTS = "results.csv"
+
+
+class WorkerDiedError(ChildProcessError):
+    """A worker process ended without a word: killed, or out of memory."""
+
+    def __init__(self) -> None:
+        super().__init__("a worker process died; out of memory? Finished rows are kept")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did.
+
+    Attributes:
+        results: the table that was written to `results.csv`.
+        new: rows made by this run.
+        kept: rows that were done before.
+        failures: reasons of all failed rows of the plan, with how many rows each cost.
+    """
+
+    results: pd.DataFrame
+    new: int
+    kept: int
+    failures: Counter[str]
+
+
+def _start_worker() -> None:
+    """Set up a worker: one thread, so that results don't depend on how many workers there are."""
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()  # a parent that was killed cannot end its workers
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _start_all(pool: Executor, count: int) -> None:
+    """Start the workers deaf to Ctrl-C, which reaches all processes of a terminal.
+
+    The parent alone hears it, and ends them; one that is still importing would print a traceback.
+    """
+    mask = getattr(signal, "pthread_sigmask", None)  # not on Windows
+    before = mask(signal.SIG_BLOCK, {signal.SIGINT}) if mask else None  # children inherit it
+    try:
+        for _ in range(count):
+            pool.submit(int)  # a task for which no worker is idle starts one
+    finally:
+        if mask:
+            mask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def local_workers(count: int) -> Iterator[Executor]:
+    """Open `count` worker processes; on an error or Ctrl-C they end at once.
+
+    Raises:
+        WorkerDiedError: if one ends before its time.
+    """
+    context = multiprocessing.get_context("spawn")  # torch's threads don't survive a fork
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
+    try:
+        _start_all(pool, count)
+        yield pool
+    except BaseException as error:
+        for worker in set(multiprocessing.active_children()) - before:
+            worker.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise WorkerDiedError from error
+        raise
+    pool.shutdown()
+
+
+def _commit() -> str:
+    """Give the commit of this program, "-dirty" behind it if files were changed since."""
+    git = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+    ]
+    try:
+        found = subprocess.run(git, capture_output=True, text=True, check=False)
+    except OSError:  # no git on this machine
+        return "unknown"
+    return found.stdout.strip() or "unknown"
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """Say what a run runs with: the sweep's settings, versions, commit and machine."""
+    return {
+        "experiment": plan.experiment.model_dump(mode="json"),
+        "commit": _commit(),
+        "versions": {name: version(name) for name in ("neuralcodec", "torch", "numpy", "av")},
+        "python": sys.version.split()[0],
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "device": "cpu",
+    }
+
+
+def _execute(plan: Plan, store: Store, workers: Executor, fits: Path, progress: bool) -> int:
+    """Run all jobs, each once its fit is there; give how many rows were made."""
+    waiting: dict[Fit, list[Job]] = defaultdict(list)
+    tasks: dict[Future[Any], Fit | Job] = {}
+    for job in plan.jobs:
+        if job.setup.fit is not None:
+            waiting[job.setup.fit].append(job)
+    for fit in waiting:
+        tasks[workers.submit(run_fit, fit, fits)] = fit
+    for job in plan.jobs:
+        if job.setup.fit is None:
+            tasks[workers.submit(run_job, job, fits)] = job
+    made = 0
+    with tqdm(total=len(plan.keys), unit="row", disable=not progress) as bar:
+        while tasks:
+            finished, _ = wait(tasks, return_when=FIRST_COMPLETED)
+            # What is there is stored before an error of another task ends the run.
+            for future in sorted(finished, key=lambda done: done.exception() is not None):
+                task, result = tasks.pop(future), future.result()
+                if isinstance(task, Job):
+                    rows = result
+                elif result is None:
+                    tasks |= {workers.submit(run_job, job, fits): job for job in waiting[task]}
+                    continue
+                else:
+                    rows = [row for job in waiting[task] for row in failed_rows(job, result)]
+                store.add(rows)
+                made += len(rows)
+                bar.update(len(rows))
+    return made
+
+
+def run(
+    plan: Plan,
+    out: Path,
+    *,
+    workers: int | None = None,
+    retry: bool = False,
+    progress: bool = False,
+) -> Outcome:
+    """Run what is left of a plan and write `results.csv`.
+
+    Rows that `out` holds already are kept and not made again, so the same call continues a run that
+    was stopped in any way.
+
+    Args:
+        plan: from `neuralcodec.sweep.plan.make`.
+        out: the sweep's folder; made if it does not exist.
+        workers: processes; default one a core.
+        retry: make rows again that failed before.
+        progress: show a bar.
+
+    Raises:
+        OSError: if the disk is full, say; rows written before are safe. `StoreError` if it is the
+            record that cannot be written.
+        WorkerDiedError: if a worker process was killed; likewise.
+        KeyboardInterrupt: on Ctrl-C; likewise.
+        ValueError: if `workers` is below 1.
+    """
+    count = (os.cpu_count() or 1) if workers is None else workers
+    if count < 1:
+        raise ValueError(f"workers must be at least 1, got {count}")
+    fits = out / "cache"
+    fits.mkdir(parents=True, exist_ok=True)
+    with Store(out / RECORD) as store:
+        left = plan.without(store.done(failed=not retry))
+        made = 0
+        if left.jobs:
+            store.begin(datetime.now(UTC).isoformat(timespec="seconds"), describe(plan))
+            with local_workers(min(count, len(left.jobs))) as pool:
+                made = _execute(left, store, pool, fits, progress)
+        columns: Sequence[str] = [*COLUMNS, *plan.experiment.base.metrics, *LAST_COLUMNS]
+        results = store.table(plan.keys, columns)
+    write_whole(out / RESULTS, results.to_csv(index=False).encode())
+    failed = results[results["status"] != "ok"]
+    return Outcome(results, made, len(results) - made, Counter(failed["reason"]))

@@ -1,0 +1,217 @@
+"""What a worker process does: fit a quantizer, or score one setup on one clip."""
+
+import functools
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from neuralcodec import codec as codecs
+from neuralcodec.audio import fit_length, mix_down, resample
+from neuralcodec.metrics import METRICS, score
+from neuralcodec.quantize import ResidualVectorQuantizer
+from neuralcodec.sweep.plan import Fit, Job, Key, Setup
+from neuralcodec.sweep.store import Row
+from neuralcodec.tokens import Tokens
+from neuralcodec.wrappers import requantized
+
+T = TypeVar("T")
+
+COLUMNS = (
+    "codec num_codebooks codebook_size frame_rate tokens_per_second bitrate_kbps clip kind seconds"
+).split()
+"""Columns of a row ahead of its metrics."""
+
+LAST_COLUMNS = "encode_rtf decode_rtf status reason settings point".split()
+"""Columns behind the metrics. A real-time factor is seconds of computing per second of audio."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Say an error in one line; a ValueError speaks for itself, others with their type."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
+
+
+def _fitted_path(fit: Fit, folder: Path) -> Path:
+    return folder / f"{fit.codec}-{fit.signature}.safetensors"
+
+
+def write_whole(path: Path, contents: bytes) -> None:
+    """Write a file so that it is there whole, or as it was before.
+
+    Raises:
+        OSError: if it cannot be written; the message names it.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_bytes(contents)
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def run_fit(fit: Fit, folder: Path) -> str | None:
+    """Fit a quantizer and leave its codebooks in `folder`, unless they lie there already.
+
+    Returns:
+        None, or why the quantizer cannot be fitted.
+
+    Raises:
+        OSError: if the codebooks cannot be written.
+    """
+    path = _fitted_path(fit, folder)
+    if path.exists():
+        return None
+    try:
+        codec = requantized.fit(
+            codecs.load(fit.codec, **dict(fit.settings)),
+            fit.audio,
+            num_codebooks=fit.num_codebooks,
+            codebook_size=fit.codebook_size,
+            seed=fit.seed,
+        )
+    except Exception as error:  # a codec may raise anything; the sweep goes on and says so
+        return reason_of(error)
+    write_whole(path, save({"codebooks": codec.rvq.codebooks}))
+    return None
+
+
+@functools.lru_cache(maxsize=2)
+def _load(setup: Setup, folder: Path) -> codecs.Codec:
+    """Build a setup's codec; jobs of one setup come in a row, so few are kept."""
+    if setup.fit is None:
+        return codecs.load(setup.codec, **dict(setup.settings))  # type: ignore[no-any-return]
+    rvq = ResidualVectorQuantizer.from_codebooks(
+        load_file(_fitted_path(setup.fit, folder))["codebooks"]
+    )
+    return requantized.Requantized(codecs.load(setup.fit.codec, **dict(setup.settings)), rvq)
+
+
+def _asked(job: Job, depth: int | None, point: str) -> Row:
+    """Fill in what is known of a row before anything runs."""
+    settings = dict(job.setup.settings)
+    return {
+        "codec": job.setup.codec,
+        "num_codebooks": depth,
+        "codebook_size": job.setup.codebook_size,
+        "frame_rate": settings.get("frame_rate"),
+        "clip": job.clip.name,
+        "kind": job.clip.kind,
+        "settings": json.dumps(settings, sort_keys=True),
+        "point": point,
+    }
+
+
+def _measured(tokens: Tokens) -> Row:
+    return {
+        "num_codebooks": tokens.num_codebooks,
+        "codebook_size": max(tokens.codebook_sizes),
+        "frame_rate": max(tokens.frame_rates),
+        "tokens_per_second": tokens.tokens_per_second,
+        "bitrate_kbps": tokens.bitrate_kbps,
+        "seconds": tokens.duration,
+    }
+
+
+def _score(job: Job, reference: Tensor, estimate: Tensor) -> tuple[dict[str, float], str]:
+    """Score an estimate; give the reasons for undefined scores that the kind does not explain."""
+    scores = score(
+        reference, estimate, job.base.sample_rate, metrics=job.base.metrics, kind=job.clip.kind
+    )
+    reasons = [
+        f"{name}: {reason}"
+        for name, reason in scores.reasons.items()
+        if job.clip.kind == "unknown" or job.clip.kind in METRICS[name].kinds
+    ]
+    return dict(scores), "; ".join(reasons)
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A clip after one encode, ready for every depth that it holds."""
+
+    codec: codecs.Codec
+    reference: Tensor  # [1, T] at the sweep's sample rate
+    tokens: Tokens
+    seconds: float  # that the encode took
+
+
+def _encode(job: Job, folder: Path) -> _Encoded:
+    """Encode once, at the largest depth that is wanted and that the codec has."""
+    codec = _load(job.setup, folder)
+    reference, _ = job.clip.read(job.base.sample_rate)
+    wav, _ = job.clip.read(codec.sample_rate)
+    possible = [depth for depth, _ in job.points if depth and depth <= codec.num_codebooks]
+    start = time.perf_counter()
+    tokens = codec.encode(wav.expand(codec.channels, -1)[None], max(possible, default=None))
+    return _Encoded(codec, reference, tokens, time.perf_counter() - start)
+
+
+def _row(job: Job, encoded: _Encoded, depth: int | None) -> Row:
+    """Decode a prefix of the tokens and score it. Several channels are mixed down for scoring."""
+    tokens = encoded.tokens if depth is None else encoded.tokens.prefix(depth)
+    start = time.perf_counter()
+    decoded = encoded.codec.decode(tokens)
+    seconds = time.perf_counter() - start
+    if decoded.shape[-1] != tokens.num_samples:
+        raise ValueError(f"decoded {decoded.shape[-1]} samples of {tokens.num_samples}")
+    estimate = resample(mix_down(decoded[0]), encoded.codec.sample_rate, job.base.sample_rate)
+    estimate = fit_length(estimate, encoded.reference.shape[-1])  # rounding of the resampler
+    scores, reason = _score(job, encoded.reference, estimate)
+    return {
+        **_measured(tokens),
+        **scores,
+        "encode_rtf": encoded.seconds / tokens.duration,
+        "decode_rtf": seconds / tokens.duration,
+        "status": "ok",
+        "reason": reason,
+    }
+
+
+def _attempt(task: Callable[..., T], *arguments: Any) -> T | Row:
+    """Run a part of a job; whatever goes wrong becomes the end of a failed row."""
+    try:
+        return task(*arguments)
+    except Exception as error:  # a codec may raise anything; the sweep goes on and says so
+        return {"status": "failed", "reason": reason_of(error)}
+
+
+def _complete(job: Job, depth: int | None, point: str, row: Row) -> tuple[Key, Row]:
+    nothing = dict.fromkeys([*COLUMNS, *job.base.metrics, *LAST_COLUMNS], math.nan)
+    return job.key(point), {**nothing, **_asked(job, depth, point), **row}
+
+
+def failed_rows(job: Job, reason: str) -> list[tuple[Key, Row]]:
+    """Make the rows of a job that failed as a whole."""
+    failed = {"status": "failed", "reason": reason}
+    return [_complete(job, depth, point, failed) for depth, point in job.points]
+
+
+def run_job(job: Job, folder: Path) -> list[tuple[Key, Row]]:
+    """Score all points of a job; whatever goes wrong becomes failed rows with the reason.
+
+    Args:
+        job: a setup on a clip.
+        folder: where the fitted quantizers lie.
+
+    Returns:
+        A row for each of the job's points, in order.
+    """
+    with torch.inference_mode():
+        encoded = _attempt(_encode, job, folder)
+        if not isinstance(encoded, _Encoded):
+            return failed_rows(job, encoded["reason"])
+        return [
+            _complete(job, depth, point, _attempt(_row, job, encoded, depth))
+            for depth, point in job.points
+        ]

@@ -1,0 +1,1 @@
+"""Codecs, one module a family. Import them by name through `neuralcodec.load`."""

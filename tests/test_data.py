@@ -1,0 +1,325 @@
+import csv
+import logging
+import re
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+from neuralcodec import audio
+from neuralcodec.audio import KINDS
+from neuralcodec.data import STARTER, Clip, clips, starter_credits
+
+SHARED_EVAL = Path(__file__).parents[2] / "shared" / "audio" / "eval"
+RATE = 8_000
+
+
+def put(path: Path, *, peak: float = 0.5, channels: int = 1) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    audio.write(path, torch.full((channels, 100), peak), RATE)
+    return path
+
+
+def put_manifest(folder: Path, text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.csv").write_text(text, encoding="utf-8")
+    return folder
+
+
+def rows_of(name: str) -> list[dict[str, str]]:
+    with (STARTER / name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def decibels(power: float) -> float:
+    return float(10 * torch.tensor(power, dtype=torch.float64).log10())
+
+
+# The starter set
+
+
+def test_starter_is_its_two_splits() -> None:
+    fit, test, both = clips("starter:fit"), clips("starter:test"), clips("starter")
+    assert {clip.name for clip in fit} | {clip.name for clip in test} == {c.name for c in both}
+    assert len(fit) + len(test) == len(both) == len({clip.digest() for clip in both})
+    assert all(clip.name.startswith("fit/") for clip in fit)
+
+
+def test_starter_holds_the_files_of_its_manifest_and_is_small() -> None:
+    files = [path for path in STARTER.rglob("*") if path.is_file()]
+    flacs = {path.relative_to(STARTER).as_posix() for path in files if path.suffix == ".flac"}
+    assert flacs == {clip.name for clip in clips("starter")}
+    assert {path.name for path in files if path.suffix != ".flac"} == {
+        "manifest.csv",
+        "CREDITS.csv",
+    }
+    assert sum(path.stat().st_size for path in files) < 8_000_000
+
+
+def test_starter_test_split_has_twelve_clips_of_four_to_eight_seconds() -> None:
+    test = clips("starter:test")
+    kinds = [clip.kind for clip in test]
+    assert [kinds.count(kind) for kind in KINDS] == [5, 4, 3, 0]
+    for clip in test:
+        wav, rate = clip.read()
+        assert 4 <= wav.shape[1] / rate <= 8, clip.name
+
+
+def test_starter_fit_split_has_three_to_four_minutes() -> None:
+    seconds = dict.fromkeys(KINDS, 0.0)
+    for clip in clips("starter:fit"):
+        wav, rate = clip.read()
+        seconds[clip.kind] += wav.shape[1] / rate
+    assert 180 <= sum(seconds.values()) <= 240
+    assert 110 <= seconds["speech"] <= 150
+    assert seconds["music"] >= 50
+
+
+def test_starter_manifest_tells_the_truth() -> None:
+    for row in rows_of("manifest.csv"):
+        info = soundfile.info(STARTER / row["file"])
+        assert (info.format, info.subtype, info.channels) == ("FLAC", "PCM_16", 1)
+        assert info.samplerate == int(row["sample_rate"])
+        assert info.duration == pytest.approx(float(row["seconds"]), abs=5e-4)
+        assert info.samplerate == (16_000 if row["kind"] == "speech" else 44_100)
+        assert row["file"].startswith(f"{row['split']}/{row['kind']}_")
+
+
+def test_starter_levels_are_sensible() -> None:
+    for clip in clips("starter"):
+        wav, rate = clip.read()
+        power = wav.double().square()
+        assert -30 < decibels(float(power.mean())) < -10, clip.name
+        full = (wav[0].abs() >= 1 - 2**-15).int()
+        assert int((full[:-2] + full[1:-1] + full[2:]).max()) < 3, f"{clip.name} is clipped"
+        if clip.name.startswith("test/"):
+            assert float(wav.abs().max()) < 0.95, clip.name
+            halves = power[0, : power.shape[1] // (rate // 2) * (rate // 2)].reshape(-1, rate // 2)
+            loud = sum(decibels(float(half.mean()) + 1e-12) > -50 for half in halves)
+            assert loud >= 0.9 * len(halves), f"{clip.name} is mostly silent"
+
+
+def test_starter_speech_of_the_test_split_has_transcripts() -> None:
+    for clip in clips("starter:test"):
+        assert bool(clip.transcript) == bool(clip.speaker) == (clip.kind == "speech")
+        if clip.transcript:
+            wav, rate = clip.read()
+            words_per_second = len(clip.transcript.split()) / (wav.shape[1] / rate)
+            assert 2 < words_per_second < 4, clip.name
+
+
+def test_starter_splits_share_no_speaker_recording_or_author() -> None:
+    def of(split: str) -> tuple[set[str], ...]:
+        found = [credit for credit in starter_credits() if credit.file.startswith(f"{split}/")]
+        return (
+            {clip.speaker for clip in clips(f"starter:{split}")} - {""},
+            {credit.source for credit in found},
+            {credit.author for credit in found},
+            {credit.origin for credit in found},
+        )
+
+    for in_fit, in_test in zip(of("fit"), of("test"), strict=True):
+        assert in_fit
+        assert in_test
+        assert not in_fit & in_test
+
+
+def test_every_starter_clip_is_credited_and_free() -> None:
+    found = starter_credits()
+    assert {credit.file for credit in found} == {clip.name for clip in clips("starter")}
+    assert len({credit.source for credit in found}) == len(found)
+    for credit in found:
+        assert credit.author
+        assert credit.changes
+        assert re.fullmatch(
+            r"(asterisk-core-sounds-(en|fr|it)-g722|sonic-pi-samples): usr/share/\S+", credit.source
+        )
+        licence = credit.licence.split(" https://creativecommons.org/")[0]
+        if credit.source.startswith("sonic-pi"):
+            assert licence == "CC0 1.0"
+            assert credit.origin.startswith("https://freesound.org/people/")
+        else:
+            assert licence == {"Carlo Flora": "CC BY 3.0"}.get(credit.author, "CC BY-SA 3.0")
+            assert credit.origin.startswith("Copyright ")
+            assert credit.author in credit.origin
+    used = " ".join(credit.source for credit in found)
+    for unfree in ("loop_amen", "guit_em9", "loop_tabla", "vinyl_hiss"):
+        assert unfree not in used
+
+
+def test_starter_names_its_splits() -> None:
+    with pytest.raises(ValueError, match=r"unknown starter split 'tset'; did you mean 'test'"):
+        clips("starter:tset")
+
+
+# Folders
+
+
+def test_folder_is_searched_and_sorted_by_name(tmp_path: Path) -> None:
+    for name in ("b.wav", "A/z.FLAC", "A/speech/deep/c.wav", "Music/d.wav", "a.wav"):
+        put(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no clip")
+    (tmp_path / "folder.wav").mkdir()
+    found = clips(tmp_path)
+    assert [(clip.name, clip.kind) for clip in found] == [
+        ("A/speech/deep/c.wav", "speech"),
+        ("A/z.FLAC", "unknown"),
+        ("Music/d.wav", "music"),
+        ("a.wav", "unknown"),
+        ("b.wav", "unknown"),
+    ]
+    assert all(clip.path == tmp_path / clip.name for clip in found)
+    assert found == clips(str(tmp_path))
+
+
+def test_kind_comes_from_the_nearest_folder_below_or_at_the_source(tmp_path: Path) -> None:
+    put(tmp_path / "speech" / "music" / "a.wav")
+    put(tmp_path / "speech" / "b.wav")
+    assert [clip.kind for clip in clips(tmp_path)] == ["speech", "music"]
+    assert [clip.kind for clip in clips(tmp_path / "speech")] == ["speech", "music"]
+    put(tmp_path / "music" / "set" / "c.wav")  # above the source a name says nothing
+    assert [clip.kind for clip in clips(tmp_path / "music" / "set")] == ["unknown"]
+
+
+def test_kind_argument_fills_in_unknown_kinds_alone(tmp_path: Path) -> None:
+    put(tmp_path / "a.wav")
+    put(tmp_path / "music" / "b.wav")
+    assert [clip.kind for clip in clips(tmp_path, kind="sound")] == ["sound", "music"]
+    with pytest.raises(ValueError, match="unknown kind 'speach'; did you mean 'speech'"):
+        clips(tmp_path, kind="speach")
+
+
+def test_listing_opens_no_audio_and_reading_names_the_bad_file(tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("no audio at all")
+    (clip,) = clips(tmp_path)
+    with pytest.raises(ValueError, match=r"cannot read .*text\.wav as audio"):
+        clip.read()
+
+
+def test_sources_without_clips_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"gone; 'starter' is"):
+        clips(tmp_path / "gone")
+    with pytest.raises(ValueError, match=r"no clips in .*\.flac"):
+        clips(tmp_path)
+    with pytest.raises(ValueError, match=r"a\.wav is no folder and no \.csv manifest"):
+        clips(put(tmp_path / "a.wav"))
+
+
+# Manifests
+
+
+def test_folder_is_read_through_its_manifest(tmp_path: Path) -> None:
+    for name in ("b.wav", "sub/a.wav", "unlisted.wav"):
+        put(tmp_path / name)
+    put_manifest(
+        tmp_path,
+        "\ufeffspeaker,file,extra,kind,transcript\n"
+        'Ann,sub/a.wav,7,speech,"Well, yes."\n'
+        ",./b.wav,,,\n",
+    )
+    expected = [
+        Clip("sub/a.wav", tmp_path / "sub/a.wav", "speech", "Well, yes.", "Ann"),
+        Clip("b.wav", tmp_path / "b.wav", "unknown", "", ""),
+    ]
+    assert clips(tmp_path) == clips(tmp_path / "manifest.csv") == expected
+    assert [clip.kind for clip in clips(tmp_path, kind="music")] == ["speech", "music"]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("name,kind\na.wav,music\n", ValueError, "needs a header with the column 'file', found na"),
+        ("", ValueError, "column 'file', found nothing"),
+        ("file\n", ValueError, "no clips in"),
+        ("file\na.wav\ngone.wav\n", FileNotFoundError, r"row 2: no file 'gone\.wav'"),
+        ("file,kind\n,music\n", FileNotFoundError, "row 1: no file ''"),
+        ("file\na.wav\n./a.wav\n", ValueError, r"row 2: '\./a\.wav' stands there twice"),
+        ("file,kind\na.wav,musik\n", ValueError, r"row 1: 'musik'; did you mean 'music'"),
+        ("file,kind\na.wav\n", ValueError, "row 1: not as many fields"),
+        ("file\na.wav,music\n", ValueError, "row 1: not as many fields"),
+        ('file\n"a.wav\n', ValueError, "as CSV in UTF-8"),
+    ],
+)
+def test_bad_manifests_are_refused(
+    tmp_path: Path, text: str, error: type[Exception], message: str
+) -> None:
+    put(tmp_path / "a.wav")
+    with pytest.raises(error, match=message):
+        clips(put_manifest(tmp_path, text))
+
+
+def test_manifest_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    put(tmp_path / "a.wav")
+    (tmp_path / "manifest.csv").write_bytes("file,speaker\na.wav,Jérôme\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="as CSV in UTF-8"):
+        clips(tmp_path)
+
+
+def test_the_shared_evaluation_set_loads() -> None:
+    if not SHARED_EVAL.is_dir():
+        pytest.skip(f"no evaluation set at {SHARED_EVAL}")
+    found = clips(SHARED_EVAL)
+    kinds = [clip.kind for clip in found]
+    assert [kinds.count(kind) for kind in KINDS] == [13, 8, 4, 0]
+    assert sum(clip.transcript != "" for clip in found) == 11
+    for clip in found:
+        wav, rate = clip.read(16_000)
+        assert rate == 16_000
+        assert wav.shape[0] == 1
+        assert float(wav.abs().max()) <= 1
+
+
+# One clip
+
+
+def test_read_gives_the_mean_of_the_channels(tmp_path: Path) -> None:
+    audio.write(tmp_path / "a.wav", torch.tensor([[0.5, 0.25], [0.0, -0.25]]), RATE)
+    wav, rate = Clip("a.wav", tmp_path / "a.wav").read()
+    assert (wav.tolist(), rate) == ([[0.25, 0.0]], RATE)
+
+
+def test_read_resamples_only_when_asked(tmp_path: Path) -> None:
+    clip = Clip("a.wav", put(tmp_path / "a.wav"))
+    assert clip.read()[0].shape == clip.read(RATE)[0].shape == (1, 100)
+    wav, rate = clip.read(2 * RATE)
+    assert (wav.shape, rate) == ((1, 200), 2 * RATE)
+    with pytest.raises(ValueError, match="must be positive"):
+        clip.read(0)
+
+
+def test_read_scales_down_what_is_louder_than_one_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wav = torch.tensor([[0.5, -2.0, 1.0]])
+    audio.write(tmp_path / "a.wav", wav, RATE, subtype="FLOAT")
+    with caplog.at_level(logging.INFO, logger="neuralcodec.data.clips"):
+        assert torch.equal(Clip("a.wav", tmp_path / "a.wav").read()[0], wav / 2)
+    assert "peak of 2.0000" in caplog.text
+
+
+def test_read_scales_down_what_resampling_made_louder_than_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    square = (torch.arange(4000) // 20 % 2 * 2 - 1).float()[None]
+    audio.write(tmp_path / "a.wav", square, RATE)
+    clip = Clip("a.wav", tmp_path / "a.wav")
+    with caplog.at_level(logging.INFO, logger="neuralcodec.data.clips"):
+        assert float(clip.read()[0].abs().max()) == 1
+        assert not caplog.records
+        raw = audio.resample(clip.read()[0], RATE, 16_000)
+        assert float(raw.abs().max()) > 1.05
+        wav, _ = clip.read(16_000)
+    assert float(wav.abs().max()) == 1
+    torch.testing.assert_close(wav, raw / raw.abs().max())
+    assert len(caplog.records) == 1
+
+
+def test_digest_depends_on_the_content_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"abc")
+    clip = Clip("a.wav", tmp_path / "a.wav")
+    assert clip.digest() == "ba7816bf8f01cfea"  # of FIPS 180-2, appendix B.1
+    (tmp_path / "b.wav").write_bytes(b"abc")
+    assert Clip("b.wav", tmp_path / "b.wav", "music").digest() == clip.digest()
+    (tmp_path / "b.wav").write_bytes(b"abd")
+    assert Clip("b.wav", tmp_path / "b.wav").digest() != clip.digest()
