@@ -117,8 +117,8 @@ def plot_quality(
 
 def _grid_of(rows: pd.DataFrame, metric: str, codec: str, frame_rate: float) -> pd.DataFrame:
     """Give the points of a codec at one frame rate."""
-    summary = summarise(rows, metric)
-    summary = summary[(summary["codec"] == codec) & (summary["frame_rate"] == frame_rate)]
+    chosen = (rows["codec"] == codec) & (rows["frame_rate"] == frame_rate)
+    summary = summarise(rows[chosen], metric)
     if summary.empty:
         raise ValueError(f"no row of codec {codec!r} at {frame_rate:g} Hz has {metric!r}")
     return summary
