@@ -1,9 +1,19 @@
 """Fixtures that several tests share."""
 
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
+
+from neuralcodec import audio
+from neuralcodec.__main__ import main
+from neuralcodec.data import Clip, clips
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -19,3 +29,80 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no reference material at {SHARED.name}/ beside the checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips of speech and one of music, 1.5 s each."""
+    folder = tmp_path_factory.mktemp("clips")
+    _cut(clips("starter:test"), {"speech": 2, "music": 1}, 1.5, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips of speech to fit on, 3 s each."""
+    folder = tmp_path_factory.mktemp("fit")
+    _cut(clips("starter:fit"), {"speech": 2}, 3.0, folder)
+    return folder
+
+
+def _cut(found: list[Clip], counts: dict[str, int], seconds: float, folder: Path) -> None:
+    for kind, count in counts.items():
+        (folder / kind).mkdir()
+        for clip in [clip for clip in found if clip.kind == kind][:count]:
+            wav, rate = clip.read(16000)
+            start = rate // 2  # the first clips begin with silence
+            cut = wav[:, start : start + int(seconds * rate)]
+            audio.write(folder / kind / f"{clip.path.stem}.flac", cut, rate)
+
+
+WriteSweep = Callable[..., Path]
+
+
+@pytest.fixture
+def write_sweep(tmp_path: Path, clip_folder: Path, fit_folder: Path) -> WriteSweep:
+    """Write a sweep file of a cheap kind: `write_sweep(grid, **base)`."""
+
+    def write(grid: str, *, name: str = "tiny", **base: object) -> Path:
+        settings = {
+            "audio": str(clip_folder),
+            "fit_audio": str(fit_folder),
+            "metrics": ["si_sdr", "log_mel_distance"],
+        } | base
+        lines = [f'name = "{name}"', "[base]"]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+        path = tmp_path / f"{name}.toml"
+        path.write_text("\n".join([*lines, grid]), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the jobs of sweeps in a thread of this process: workers take seconds to start."""
+    module = importlib.import_module("neuralcodec.sweep.run")
+    monkeypatch.setattr(module, "local_workers", lambda count: ThreadPoolExecutor(1))
+
+
+class Said(NamedTuple):
+    """What a command of the command line left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Run the command line in this process: `cli("list")`."""
+
+    def call(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["neuralcodec", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        return Said(int(end.value.code or 0), *capsys.readouterr())
+
+    return call

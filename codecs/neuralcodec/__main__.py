@@ -85,11 +85,12 @@ def sweep(
     bar = sys.stderr.isatty()
     try:
         outcome = sweeps.run(plan, out, workers=workers, retry=retry, progress=bar)
+        made, kept = outcome.new, outcome.kept
+        typer.echo(f"{made} rows made, {kept} kept from before: {out / 'results.csv'}")
+        _draw(out)
     except KeyboardInterrupt:
         typer.echo("neuralcodec: stopped; finished rows are kept, run it again to go on", err=True)
         raise typer.Exit(130) from None
-    typer.echo(f"{outcome.new} rows made, {outcome.kept} kept from before: {out / 'results.csv'}")
-    _draw(out)
     for reason, count in outcome.failures.most_common():
         typer.echo(f"{count} failed: {reason}")
     if outcome.failures:
@@ -109,7 +110,7 @@ def _draw(folder: Path) -> None:
         raise FileNotFoundError(f"no results at {path}; run a sweep first")
     rows = pd.read_csv(path)
     metrics = [column for column in rows if column in METRICS]
-    if not rows[metrics].notna().any(axis=None):
+    if metrics and not rows[metrics].notna().any(axis=None):
         typer.echo("no row has a score, so there is no plot")
         return
     paths = save_all(rows, metrics, folder / "plots")
@@ -140,6 +141,9 @@ def metrics(
     if got_rate != rate:
         typer.echo(f"{estimate} resampled from {got_rate} to {rate} Hz", err=True)
         got = audio.resample(got, got_rate, rate)
+        rounding = -(-rate // got_rate)  # what one sample, by which its length was rounded, became
+        if abs(got.shape[-1] - wanted.shape[-1]) <= rounding:
+            got = audio.fit_length(got, wanted.shape[-1])
     scores = score(
         audio.mix_down(wanted), audio.mix_down(got), rate, metrics=metric or DEFAULT, kind=kind
     )

@@ -9,10 +9,6 @@ _SEEDING_ROUNDS = 16
 _SEEDING_SAMPLE = 16  # vectors an entry that the seeding looks at
 
 
-def _squared_error(vectors: Tensor, entries: Tensor) -> Tensor:
-    return (vectors - entries).square().sum(dim=1)
-
-
 def _seed(vectors: Tensor, size: int, generator: Generator) -> Tensor:
     """Choose `size` of the vectors as a start, far ones first.
 
@@ -22,15 +18,23 @@ def _seed(vectors: Tensor, size: int, generator: Generator) -> Tensor:
     """
     order = torch.randperm(len(vectors), generator=generator)
     vectors = vectors[order[: size * _SEEDING_SAMPLE]]
+    norms = vectors.square().sum(dim=1)
+
+    def distance_to(entries: Tensor) -> Tensor:
+        """Squared distance of each vector to the nearest of few entries."""
+        half_norms = entries.square().sum(dim=1) / 2
+        products = torch.addmm(half_norms, vectors, entries.T, alpha=-1)
+        return (norms + 2 * products.amin(dim=1)).clamp_(min=0)
+
     chosen = vectors[:1]
-    distance = _squared_error(vectors, chosen)
+    distance = distance_to(chosen)
     while len(chosen) < size:
         count = min(-(-size // _SEEDING_ROUNDS), size - len(chosen))
         # Where vectors repeat, fewer than `count` may lie apart from what is chosen.
         weights = distance.double() + 1e-12 * distance.double().mean() + 1e-30
         drawn = vectors[torch.multinomial(weights, count, generator=generator)]
         chosen = torch.cat([chosen, drawn])
-        distance = torch.minimum(distance, _squared_error(vectors, drawn[nearest(vectors, drawn)]))
+        distance = torch.minimum(distance, distance_to(drawn))
     return chosen
 
 
@@ -61,7 +65,7 @@ def kmeans(vectors: Tensor, size: int, *, iterations: int, generator: Generator)
         sums = torch.zeros_like(codebook).index_add_(0, codes, vectors)
         empty = counts == 0
         if empty.any():
-            errors = _squared_error(vectors, codebook[codes])
+            errors = (vectors - codebook[codes]).square().sum(dim=1)
             worst = errors.argsort(descending=True, stable=True)[: int(empty.sum())]
             sums[empty], counts[empty] = vectors[worst], 1
         codebook = sums / counts[:, None]

@@ -109,8 +109,9 @@ def _axes(codec: str, table: Any) -> dict[str, Any]:
 
 
 def _message(error: ValidationError) -> str:
-    """Say the first problem of a file in one line, an unknown key with the nearest known one."""
-    first = error.errors()[0]
+    """Say one problem of a file in one line, an unknown key with the nearest known one."""
+    # A misspelled key comes first: it explains why another is missing.
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     *place, last = map(str, first["loc"])
     if first["type"] == "extra_forbidden":
         where, model = (f"key in [{place[0]}]", Base) if place else ("key", Experiment)

@@ -118,17 +118,10 @@ def local_workers(count: int) -> Iterator[Executor]:
 
 def _commit() -> str:
     """Give the commit of this program, "-dirty" behind it if files were changed since."""
-    git = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-    ]
+    command = "git describe --always --dirty --abbrev=40".split()
+    where = Path(__file__).parent
     try:
-        found = subprocess.run(git, capture_output=True, text=True, check=False)
+        found = subprocess.run(command, cwd=where, capture_output=True, text=True, check=False)
     except OSError:  # no git on this machine
         return "unknown"
     return found.stdout.strip() or "unknown"

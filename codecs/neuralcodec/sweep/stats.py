@@ -57,13 +57,15 @@ def summarise(
     for point, group in scored.groupby("point", sort=False):
         values = group[metric].to_numpy(dtype=float)
         low, high = _interval(values, confidence, seed)
+        with np.errstate(invalid="ignore"):  # of inf and -inf: NaN
+            mean = values.mean()
         summary.append(
             {
                 "point": point,
                 **group[_AXES].iloc[0].to_dict(),
                 "tokens_per_second": group["tokens_per_second"].mean(),
                 "bitrate_kbps": group["bitrate_kbps"].mean(),
-                "mean": values.mean(),
+                "mean": mean,
                 "low": low,
                 "high": high,
                 "n": len(values),
