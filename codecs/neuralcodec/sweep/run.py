@@ -24,7 +24,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from neuralcodec.sweep.plan import Fit, Job, Plan
 from neuralcodec.sweep.store import Store
