@@ -25,28 +25,29 @@ def _table(header: list[str], lines: list[list[str]]) -> None:
 
 
 def _facts(name: str) -> list[str]:
-    """Give a codec's sample rate, frame rate, K, V and whether it can run here, and if not why."""
+    """Give a codec's rates at default settings, whether it runs here or why not, its settings."""
     try:
         codec: Any = codecs.load(name)
+        settings = ", ".join(codecs.settings_of(name))
     except (ImportError, OSError, ValueError) as error:
-        return ["", "", "", "", f"no: {error}"]
-    rate = f"{codec.sample_rate / 1000:g} kHz"
-    if isinstance(codec, codecs.Codec):
-        frames = " ".join(f"{rate:g}" for rate in sorted(set(codec.frame_rates))) or "by clip"
-        sizes = " ".join(str(size) for size in sorted(set(codec.codebook_sizes)))
-        return [rate, frames, f"1-{codec.num_codebooks}", sizes, "yes"]
-    return [rate, f"{codec.frame_rate:g}", "any", "any", "yes"]
+        return ["", "", "", "", f"no: {error}", ""]
+    audio = f"{codec.sample_rate / 1000:g} kHz"
+    if not isinstance(codec, codecs.Codec):
+        return [audio, f"{codec.frame_rate:g}", "any", "any", "yes", settings]
+    frames = " ".join(f"{rate:g}" for rate in sorted(set(codec.frame_rates))) or "by clip"
+    sizes = " ".join(str(size) for size in sorted(set(codec.codebook_sizes)))
+    return [audio, frames, f"1-{codec.num_codebooks}", sizes, "yes", settings]
 
 
 @app.command(name="list")
 def list_codecs() -> None:
     """Show every codec, its rates at default settings, and whether it can run here."""
-    header = "codec|audio|frames/s|codebooks|entries|runs here|needs|what|settings".split("|")
-    lines = []
-    for name, entry in sorted(codecs.REGISTRY.items()):
-        settings = ", ".join(codecs.settings_of(name))
-        lines.append([name, *_facts(name), entry.extra or "-", entry.summary, settings])
-    _table(header, lines)
+    header = "codec|audio|frames/s|codebooks|entries|runs here|settings|needs|what".split("|")
+    entries = sorted(codecs.REGISTRY.items())
+    _table(
+        header,
+        [[name, *_facts(name), entry.extra or "-", entry.summary] for name, entry in entries],
+    )
     typer.echo(
         "\n'any': a latent codec; our quantizer in its latents takes any K and V, by its name in a "
         f"sweep, or with {codecs.RVQ_SUFFIX} behind the name in Python"
