@@ -149,9 +149,9 @@ def test_level_and_channels_do_not_change_what_is_scored(swept: pd.DataFrame) ->
 
 def test_empty_folder(write_sweep: WriteSweep, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no clips in .*empty; files that count end in"):
+    with pytest.raises(ValueError, match=r"no clips in .*empty; files that count end in"):
         make(read(write_sweep(GRID)), audio=tmp_path / "empty")
-    with pytest.raises(ValueError, match="no clips in .*empty"):
+    with pytest.raises(ValueError, match=r"no clips in .*empty"):
         make(read(write_sweep(GRID, fit_audio=str(tmp_path / "empty"))))
 
 

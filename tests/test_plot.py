@@ -4,10 +4,15 @@ import itertools
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 
 from neuralcodec import plot
 
@@ -116,3 +121,130 @@ def test_drawing_needs_no_display_and_no_codec() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == []
+
+
+# What went wrong once
+
+
+def lines_of(ax: Axes) -> dict[str, Any]:
+    """The lines of some axes that have a name."""
+    return {str(label): line for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+
+
+def cells_of(ax: Axes) -> dict[tuple[float, float], str]:
+    return {text.get_position(): text.get_text() for text in ax.texts if "\n" in text.get_text()}
+
+
+def test_line_joins_the_points_that_beat_all_cheaper_ones(rows: pd.DataFrame) -> None:
+    rows = rows.assign(log_mel_distance=10 - rows["si_sdr"])
+    for metric, sign in (("si_sdr", 1), ("log_mel_distance", -1)):
+        line = lines_of(plot.plot_quality(rows, metric))["mdct"]
+        assert len(line.get_xdata()) > 3
+        assert (np.diff(line.get_xdata()) > 0).all()
+        assert (sign * np.diff(line.get_ydata()) > 0).all()
+
+
+def test_legend_holds_codecs_that_the_first_panel_lacks(rows: pd.DataFrame) -> None:
+    stoi = rows["stoi"].where(rows["codec"] != "mel")
+    figure = plot.draw_all(rows.assign(stoi=stoi), ["stoi", "si_sdr"])["quality_bitrate"]
+    assert "mel" not in lines_of(figure.axes[0])
+    (legend,) = figure.legends
+    assert {text.get_text() for text in legend.get_texts()} == {"mel", "mdct", "opus"}
+    first, second = map(lines_of, figure.axes)  # the same look in both
+    for codec in ("mdct", "opus"):
+        assert first[codec].get_color() == second[codec].get_color()
+        assert first[codec].get_marker() == second[codec].get_marker()
+
+
+def test_many_codecs_look_different(rows: pd.DataFrame) -> None:
+    opus = rows[rows["codec"] == "opus"]
+    many = [opus.assign(codec=f"c{n}", point=opus["point"] + f"-{n}") for n in range(20)]
+    lines = lines_of(plot.plot_quality(pd.concat(many), "si_sdr")).values()
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}
+    assert len(looks) == 20
+
+
+def test_infinite_means_are_told(rows: pd.DataFrame) -> None:
+    perfect = rows["si_sdr"].where((rows["codec"] != "opus") | (rows["bitrate_kbps"] < 12), np.inf)
+    ax = plot.plot_quality(rows.assign(si_sdr=perfect), "si_sdr")
+    assert ax.get_title(loc="right").startswith("1 at infinity, n = 4 clips")
+    assert np.isfinite(ax.get_ylim()).all()
+
+
+@pytest.mark.parametrize("draw", [plot.plot_codebooks, plot.plot_vocabulary])
+def test_settings_are_not_mixed(rows: pd.DataFrame, draw: Callable[..., Axes]) -> None:
+    other = rows.assign(settings='{"frame_rate": 50, "num_mels": 40}', point=rows["point"] + "x")
+    both = pd.concat([rows, other])
+    with pytest.raises(ValueError, match="'mel' at 50 Hz differ in their settings: "):
+        draw(both, "si_sdr", "mel", 50)
+    titles = [
+        ax.get_title(loc="right") for ax in plot.draw_all(both, ["si_sdr"])["codebooks_mel"].axes
+    ]
+    assert titles == [
+        "mel, 25 Hz, n = 4",
+        "mel, 25 Hz, num_mels 40, n = 4",
+        "mel, 50 Hz, num_mels 40, n = 4",
+        "mel, 50 Hz, n = 4",
+    ]
+
+
+def test_panel_without_a_score_stays_empty(rows: pd.DataFrame) -> None:
+    none = (rows["codec"] == "mel") & (rows["frame_rate"] == 25)
+    scored = rows.assign(stoi=rows["stoi"].mask(none))
+    figures = plot.draw_all(scored, ["stoi", "si_sdr"])
+    assert [ax.axison for ax in figures["codebooks_mel"].axes] == [False, True, True, True]
+
+
+def test_frame_rate_that_failed_altogether(rows: pd.DataFrame) -> None:
+    failed = rows[rows["frame_rate"] == 25].assign(status="failed", frame_rate=33.0)
+    failed[["si_sdr", "bitrate_kbps", "tokens_per_second"]] = math.nan
+    figures = plot.draw_all(pd.concat([rows, failed]), ["si_sdr"])
+    assert len(figures["codebooks_mel"].axes) == 2
+
+
+def test_many_codebooks_are_ticked_at_octaves(rows: pd.DataFrame) -> None:
+    part = rows[rows["point"] == "mel-50.0-16-1"]
+    many = [part.assign(num_codebooks=k, point=f"k{k}") for k in range(1, 33)]
+    ax = plot.plot_codebooks(pd.concat(many), "si_sdr", "mel", 50)
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["1", "2", "4", "8", "16", "32"]
+
+
+def test_lines_of_equal_bitrate_are_where_the_bitrate_is_equal(rows: pd.DataFrame) -> None:
+    ax = plot.plot_vocabulary(rows, "si_sdr", "mdct", 50)
+    # At 50 Hz V = 16 costs 0.2 K kbit/s and V = 64 costs 0.3 K; both reach 0.5 kbit/s, and no other
+    # power of two, between K = 1, 2 and 4, which are the columns 0, 1 and 2.
+    (line,) = ax.lines
+    assert np.asarray(line.get_xdata()) == pytest.approx([1 + 0.1 / 0.4, 0.2 / 0.3])
+    assert "0.5k" in {text.get_text() for text in ax.texts}
+
+
+def test_missing_and_infinite_cells(rows: pd.DataFrame) -> None:
+    rows = rows[rows["point"] != "mdct-50.0-16-2"]
+    ax = plot.plot_vocabulary(
+        rows.assign(si_sdr=rows["si_sdr"].mask(rows["point"] == "mdct-50.0-64-4", np.inf)),
+        *("si_sdr", "mdct", 50),
+    )
+    cells = cells_of(ax)
+    assert (1, 0) not in cells
+    assert cells[2, 1].startswith("inf")
+    ax.figure.canvas.draw()
+
+
+@pytest.mark.parametrize("axis", ["num_codebooks", "codebook_size"])
+def test_one_row_or_column_of_cells(rows: pd.DataFrame, axis: str) -> None:
+    part = rows[rows[axis] == rows[axis].min()]
+    plot.plot_vocabulary(part, "si_sdr", "mdct", 50).figure.canvas.draw()
+
+
+@pytest.mark.parametrize("metric", ["si_sdr", "log_mel_distance"])
+def test_cells_can_be_read_and_better_ones_are_lighter(rows: pd.DataFrame, metric: str) -> None:
+    ax = plot.plot_vocabulary(rows.assign(log_mel_distance=10 - rows["si_sdr"]), metric, "mdct", 50)
+    luminance = (0.2126, 0.7152, 0.0722)
+    for text in ax.texts:
+        if (patch := text.get_bbox_patch()) is not None:
+            ground = np.dot(patch.get_facecolor()[:3], luminance)
+            assert abs(np.dot(to_rgba(text.get_color())[:3], luminance) - ground) > 0.4
+    (image,) = ax.images
+    means = np.asarray(image.get_array())
+    worst, best = (sum(image.to_rgba(means[place])[:3]) for place in ((0, 0), (-1, -1)))
+    assert worst < best

@@ -78,19 +78,34 @@ def _start_worker() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _start_all(pool: Executor, count: int) -> None:
-    """Start the workers deaf to Ctrl-C, which reaches all processes of a terminal.
+@contextmanager
+def _interrupt_later() -> Iterator[None]:
+    """Hold back Ctrl-C until the end of the context, and start child processes deaf to it.
 
-    The parent alone hears it, and ends them; one that is still importing would print a traceback.
+    A terminal sends it to all processes. The parent alone should hear it, and end the others: a
+    child that is still importing would print a traceback, and so would one whose parent was
+    interrupted in the middle of starting it.
     """
-    mask = getattr(signal, "pthread_sigmask", None)  # not on Windows
-    before = mask(signal.SIG_BLOCK, {signal.SIGINT}) if mask else None  # children inherit it
+    if threading.current_thread() is not threading.main_thread() or os.name != "posix":
+        yield  # signals are for the main thread, and Windows has no mask to inherit
+        return
+    heard: list[int] = []
+    # The mask is for the children. In this process another thread may take the signal all the same.
+    handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if heard:
+        raise KeyboardInterrupt
+
+
+def _start_all(pool: Executor, count: int) -> None:
+    with _interrupt_later():
         for _ in range(count):
             pool.submit(int)  # a task for which no worker is idle starts one
-    finally:
-        if mask:
-            mask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -34,6 +34,9 @@ def summarise(
     Clips for which the metric is undefined, and failed rows, don't count; `n` says how many do.
     Rates are averaged over the same clips.
 
+    The interval is too narrow where clips are few: one of 95 % covers the truth 84 times in 100
+    with 5 clips of normally distributed scores, 90 with 12, 94 with 40.
+
     Args:
         rows: of `results.csv`.
         metric: one of its metric columns.
