@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from neuralcodec.quantize.lookup import nearest
+from neuralcodec.quantize.lookup import half_distances, nearest
 
 _SEEDING_ROUNDS = 16
 _SEEDING_SAMPLE = 16  # vectors an entry that the seeding looks at
@@ -22,9 +22,7 @@ def _seed(vectors: Tensor, size: int, generator: Generator) -> Tensor:
 
     def distance_to(entries: Tensor) -> Tensor:
         """Squared distance of each vector to the nearest of few entries."""
-        half_norms = entries.square().sum(dim=1) / 2
-        products = torch.addmm(half_norms, vectors, entries.T, alpha=-1)
-        return (norms + 2 * products.amin(dim=1)).clamp_(min=0)
+        return (norms + 2 * half_distances(vectors, entries).amin(dim=1)).clamp_(min=0)
 
     chosen = vectors[:1]
     distance = distance_to(chosen)

@@ -1,4 +1,4 @@
-"""Codebook lookup: which entry is nearest. All of the package's searches go through `nearest`."""
+"""Codebook lookup: which entry is nearest. All searches of the package go through this file."""
 
 import torch
 from torch import Tensor
@@ -6,11 +6,26 @@ from torch import Tensor
 _WORKSPACE = 1 << 22  # distances held at a time, so that memory does not grow with N
 
 
+def half_distances(vectors: Tensor, entries: Tensor) -> Tensor:
+    """Give half the squared distance of each vector to each entry, less half the vector's norm.
+
+    |x - c|^2 / 2 - |x|^2 / 2 = |c|^2 / 2 - x.c, which is one matrix product. What is left out is
+    the same for all entries, so that the smallest is the nearest.
+
+    Args:
+        vectors: `[N, D]`, float.
+        entries: `[V, D]`, of the same type.
+
+    Returns:
+        `[N, V]`, of the same type; the caller bounds N * V.
+    """
+    return torch.addmm(entries.square().sum(dim=1) / 2, vectors, entries.T, alpha=-1)
+
+
 def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
     """Find the nearest entry, in Euclidean distance, of each vector.
 
-    |x - c|^2 = |x|^2 - 2 (x.c - |c|^2 / 2): the entry that maximises the bracket is the nearest,
-    which is one matrix product. Computed in the type of the input.
+    Computed in the type of the input, by `half_distances`, a block of vectors at a time.
 
     Args:
         vectors: `[N, D]`, float.
@@ -22,10 +37,6 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
     >>> nearest(torch.tensor([[0.9], [0.1]]), torch.tensor([[0.0], [1.0], [1.0]])).tolist()
     [1, 0]
     """
-    half_norms = codebook.square().sum(dim=1) / 2
     rows = max(1, _WORKSPACE // len(codebook))
-    codes = [
-        torch.addmm(half_norms, block, codebook.T, alpha=-1).argmin(dim=1)
-        for block in torch.split(vectors, rows)
-    ]
+    codes = [half_distances(block, codebook).argmin(dim=1) for block in torch.split(vectors, rows)]
     return torch.cat(codes) if codes else torch.empty(0, dtype=torch.int64)
