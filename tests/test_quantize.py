@@ -1,7 +1,8 @@
 """Laws of the residual vector quantizer."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,18 +12,34 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 from neuralcodec.quantize import ResidualVectorQuantizer
-from neuralcodec.quantize.kmeans import kmeans
-from neuralcodec.quantize.lookup import nearest
+from neuralcodec.quantize.kmeans import kmeans, nearest
 
 
-def brute_force(z: np.ndarray, codebooks: np.ndarray) -> np.ndarray:
-    """Codes `[K, N]` of vectors `[N, D]`, by the definition, in double precision."""
-    residual, codes = z.astype(np.float64), []
-    for codebook in codebooks.astype(np.float64):
-        distances = ((residual[:, None] - codebook[None]) ** 2).sum(-1)
-        codes.append(distances.argmin(1))
-        residual = residual - codebook[codes[-1]]
-    return np.stack(codes)
+def excess(z: Tensor, codebooks: Tensor, codes: Tensor) -> Tensor:
+    """How much farther than the nearest entry of each level the named one is, `[N, K]`.
+
+    Squared distances in double precision, as parts of the squared length of the vector; a search
+    in float32 may miss the nearest entry by some 1e-6.
+
+    Args:
+        z: `[N, D]`.
+        codebooks: `[K, V, D]`.
+        codes: `[N, K]`.
+    """
+    residual, lost = z.double(), []
+    for codebook, code in zip(codebooks.double(), codes.T, strict=True):
+        distances = (residual[:, None] - codebook).square().sum(-1)
+        lost.append(distances.gather(1, code[:, None])[:, 0] - distances.amin(1))
+        residual = residual - codebook[code]
+    scale = z.double().square().sum(1, keepdim=True) + codebooks.double().square().sum(-1).amax()
+    return torch.stack(lost, 1) / scale
+
+
+def every_code(codebooks: Tensor) -> tuple[Tensor, Tensor]:
+    """All V^K codes `[V^K, K]` and what they add up to `[V^K, D]`."""
+    levels, size, _ = codebooks.shape
+    codes = torch.tensor(list(product(range(size), repeat=levels)))
+    return codes, torch.stack([codebooks[k][codes[:, k]] for k in range(levels)]).sum(0)
 
 
 @pytest.fixture
@@ -33,47 +50,20 @@ def latents(rng: Generator) -> Tensor:
     )
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    n=st.integers(0, 40), dim=st.integers(1, 9), size=st.integers(1, 17), seed=st.integers(0, 99)
-)
-def test_nearest_is_the_brute_force_nearest(n: int, dim: int, size: int, seed: int) -> None:
-    rng = Generator().manual_seed(seed)
-    vectors = torch.randn(n, dim, generator=rng, dtype=torch.float64)
-    codebook = torch.randn(size, dim, generator=rng, dtype=torch.float64)
-    expected = brute_force(vectors.numpy(), codebook.numpy()[None])[0]
-    assert nearest(vectors, codebook).tolist() == expected.tolist()
-
-
-def test_nearest_takes_the_lowest_of_equal_entries() -> None:
-    codebook = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [-1.0, 0.0]])
-    vectors = torch.tensor([[2.0, 0.0], [0.0, 3.0], [0.0, -1.0], [0.0, 0.0]])
-    assert nearest(vectors, codebook).tolist() == [0, 1, 0, 0]
-
-
-def test_nearest_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch, rng: Generator) -> None:
-    vectors = torch.randn(100, 5, generator=rng)
-    codebook = torch.randn(7, 5, generator=rng)
-    whole = nearest(vectors, codebook)
-    monkeypatch.setattr("neuralcodec.quantize.lookup._WORKSPACE", 21)
-    assert nearest(vectors, codebook).tolist() == whole.tolist()
-
-
 def test_codes_of_lyras_codebooks_are_those_of_brute_force(shared: Path, rng: Generator) -> None:
     path = shared / "models" / "lyra" / "codebooks.npz"
     if not path.is_file():
         pytest.skip("no Lyra codebooks")
     archive = np.load(path)
-    codebooks = archive[archive.files[0]]
+    codebooks = torch.from_numpy(archive[archive.files[0]]).float()
     assert codebooks.shape == (46, 16, 64)
     rvq = ResidualVectorQuantizer.from_codebooks(codebooks)
     z = 3 * torch.randn(3, 64, 700, generator=rng)
     codes = rvq.encode(z)
-    expected = brute_force(z.transpose(1, 2).reshape(-1, 64).numpy(), codebooks)
-    assert (codes.transpose(0, 1).reshape(46, -1).numpy() == expected).all()
-    decoded = rvq.decode(codes).transpose(1, 2).reshape(-1, 64).numpy()
-    summed = sum(codebooks[k][expected[k]] for k in range(46))
-    np.testing.assert_allclose(decoded, summed, atol=1e-4)
+    flat = codes.mT.flatten(0, 1)  # [N, K]
+    assert (excess(z.mT.flatten(0, 1), codebooks, flat) < 1e-6).all()
+    summed = torch.stack([codebooks[k][flat[:, k]] for k in range(46)]).sum(0)
+    torch.testing.assert_close(rvq.decode(codes).mT.flatten(0, 1), summed, atol=1e-4, rtol=0)
 
 
 def test_codes_of_k_levels_are_the_prefix_of_all(latents: Tensor) -> None:
@@ -82,6 +72,73 @@ def test_codes_of_k_levels_are_the_prefix_of_all(latents: Tensor) -> None:
     assert codes.shape == (2, 5, 400)
     for depth in range(1, 6):
         assert (rvq.encode(latents, depth) == codes[:, :depth]).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    levels=st.integers(1, 3),
+    size=st.integers(1, 5),
+    dim=st.integers(1, 6),
+    seed=st.integers(0, 99),
+)
+def test_a_wide_beam_finds_the_best_code_there_is(
+    levels: int, size: int, dim: int, seed: int
+) -> None:
+    rng = Generator().manual_seed(seed)
+    codebooks = torch.randn(levels, size, dim, generator=rng)
+    z = torch.randn(1, dim, 7, generator=rng)
+    rvq = ResidualVectorQuantizer.from_codebooks(codebooks)
+    lengths = list(range(1, levels + 1))
+    found = rvq.encode(z, beam_width=max(2, size ** (levels - 1)), prefix_lengths=lengths)
+    for k, codes in zip(lengths, found, strict=True):
+        assert codes.shape == (1, k, 7)
+        _, sums = every_code(codebooks[:k])
+        least = torch.cdist(z[0].T.double(), sums.double()).square().amin(1)
+        error = (z - rvq.decode(codes)).double().square().sum(1)[0]
+        assert (error <= least + 1e-5 * (1 + least)).all()
+
+
+def test_a_wider_beam_has_less_error_and_width_one_is_greedy(latents: Tensor) -> None:
+    rvq = ResidualVectorQuantizer(6, 5, 8).fit(latents)
+
+    def error(codes: Tensor) -> float:
+        return float((latents - rvq.decode(codes)).square().mean())
+
+    errors = [error(rvq.encode(latents, beam_width=width)) for width in (1, 2, 4, 16)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.9 * errors[0]
+    greedy = rvq.encode(latents)
+    for k, codes in zip((2, 5), rvq.encode(latents, prefix_lengths=[2, 5]), strict=True):
+        assert torch.equal(codes, greedy[:, :k])
+
+
+def test_beam_codes_for_a_length_beat_greedy_ones_and_cut_beam_codes(latents: Tensor) -> None:
+    rvq = ResidualVectorQuantizer(6, 6, 8).fit(latents)
+    two, six = rvq.encode(latents, beam_width=16, prefix_lengths=[2, 6])
+    assert torch.equal(six, rvq.encode(latents, beam_width=16))
+    assert torch.equal(two, rvq.encode(latents, 2, beam_width=16))
+
+    def error(codes: Tensor) -> float:
+        return float((latents - rvq.decode(codes)).square().mean())
+
+    assert error(two) < error(rvq.encode(latents, 2)) < error(six[:, :2])
+
+
+@pytest.mark.parametrize("projection", ["level", "shared"])
+def test_beam_behind_projections_minimizes_what_it_says(
+    projection: Literal["level", "shared"], rng: Generator
+) -> None:
+    z = torch.randn(2, 6, 60, generator=rng)
+    rvq = ResidualVectorQuantizer(6, 3, 4, codebook_dim=2, projection=projection).fit(z)
+    codes = rvq.encode(z, beam_width=16)
+    books, target = rvq.tables(), z.mT.flatten(0, 1)
+    if projection == "shared":
+        assert rvq.project_in is not None
+        books, target = rvq.codebooks, rvq.project_in(target)
+    every, sums = every_code(books.detach())
+    distances = torch.cdist(target.detach().double(), sums.double())
+    place = (codes.mT.flatten(0, 1)[:, None] == every).all(-1).int().argmax(1)
+    assert torch.allclose(distances.gather(1, place[:, None])[:, 0], distances.amin(1), atol=1e-5)
 
 
 def test_error_falls_with_every_level(latents: Tensor) -> None:
@@ -97,12 +154,12 @@ def test_codebooks_are_centroids_and_better_than_random_ones(
 ) -> None:
     vectors = latents.transpose(1, 2).reshape(-1, 6)
     fitted = kmeans(vectors, 16, iterations=30, generator=rng)
-    codes = nearest(vectors, fitted)
+    codes = nearest(vectors, fitted)[0]
     centroids = torch.stack([vectors[codes == k].mean(0) for k in range(16)])
     assert torch.allclose(fitted, centroids, atol=0.15)
     chosen = vectors[torch.randperm(800, generator=rng)[:16]]
     error = (vectors - fitted[codes]).square().sum()
-    assert error < 0.9 * (vectors - chosen[nearest(vectors, chosen)]).square().sum()
+    assert error < 0.9 * (vectors - chosen[nearest(vectors, chosen)[0]]).square().sum()
 
 
 def test_kmeans_never_gets_worse(latents: Tensor) -> None:
@@ -110,7 +167,7 @@ def test_kmeans_never_gets_worse(latents: Tensor) -> None:
     errors = []
     for iterations in range(1, 12):
         book = kmeans(vectors, 24, iterations=iterations, generator=Generator().manual_seed(3))
-        errors.append(float((vectors - book[nearest(vectors, book)]).square().sum()))
+        errors.append(float((vectors - book[nearest(vectors, book)[0]]).square().sum()))
     assert all(later <= before * (1 + 1e-6) for before, later in pairwise(errors))
 
 
@@ -119,7 +176,7 @@ def test_kmeans_leaves_no_entry_empty(rng: Generator) -> None:
     spread = torch.cat([clusters, 10 + torch.randn(40, 3, generator=rng)])
     book = kmeans(spread, 32, iterations=10, generator=rng)
     assert torch.isfinite(book).all()
-    used = set(nearest(spread, book).tolist())
+    used = set(nearest(spread, book)[0].tolist())
     assert len(used) >= 30  # repeated points can hold at most one entry each
     assert torch.isfinite(kmeans(clusters, 8, iterations=3, generator=rng)).all()
 
@@ -130,14 +187,46 @@ def test_as_many_entries_as_vectors_code_exactly(rng: Generator) -> None:
     assert float((rvq.decode(rvq.encode(z)) - z).square().mean()) < 0.05 * float(z.var())
 
 
-def test_fit_is_deterministic_and_its_levels_dont_depend_on_k(latents: Tensor) -> None:
-    one = ResidualVectorQuantizer(6, 4, 8).fit(latents, seed=5)
-    same = ResidualVectorQuantizer(6, 4, 8).fit(latents, seed=5)
-    shallow = ResidualVectorQuantizer(6, 2, 8).fit(latents, seed=5)
-    other = ResidualVectorQuantizer(6, 4, 8).fit(latents, seed=6)
-    assert torch.equal(one.codebooks, same.codebooks)
-    assert torch.equal(one.codebooks[:2], shallow.codebooks)
-    assert not torch.equal(one.codebooks, other.codebooks)
+def test_levels_may_have_sizes_of_their_own(latents: Tensor) -> None:
+    sizes = (16, 4, 1, 9)
+    rvq = ResidualVectorQuantizer(6, 4, sizes, frame_rate=50.0).fit(latents).eval()
+    codes = rvq.encode(latents)
+    assert codes.amax((0, 2)).lt(torch.tensor(sizes)).all()
+    assert [len(torch.unique(codes[:, k])) for k in range(4)] == [16, 4, 1, 9]
+    assert not rvq.codebooks[1, 4:].any()
+    assert float((latents - rvq.decode(codes)).square().mean()) < 0.2 * float(latents.var())
+    again = ResidualVectorQuantizer.from_codebooks(rvq.codebooks, sizes=sizes)
+    assert torch.equal(again.encode(latents), codes)
+    with pytest.raises(ValueError, match=r"0..3, got 0..4"):
+        rvq.decode(torch.tensor([[[0, 0], [0, 4]]]))
+
+
+def test_cosine_takes_the_entry_of_least_angle_at_its_own_length(rng: Generator) -> None:
+    books = torch.randn(2, 7, 5, generator=rng)
+    rvq = ResidualVectorQuantizer.from_codebooks(books, metric="cosine")
+    z = torch.randn(1, 5, 40, generator=rng)
+    residual = z[0].T
+    for k, code in enumerate(rvq.encode(z)[0]):
+        cosine = torch.cosine_similarity(residual[:, None], books[k], dim=2)
+        assert torch.allclose(cosine.gather(1, code[:, None])[:, 0], cosine.amax(1), atol=1e-6)
+        residual = residual - books[k][code]
+    assert torch.allclose(rvq.decode(rvq.encode(z))[0].T, z[0].T - residual, atol=1e-5)
+
+
+def test_tables_are_what_each_code_adds(rng: Generator) -> None:
+    projections: tuple[Literal["level", "shared"], ...] = ("level", "shared")
+    for projection in projections:
+        rvq = ResidualVectorQuantizer(6, 3, (5, 2, 4), codebook_dim=2, projection=projection)
+        rvq.fit(torch.randn(1, 6, 90, generator=rng))
+        assert rvq.project_out is not None
+        for k in (1, 2, 3):
+            codes = torch.tensor([[[3, 0], [0, 1], [2, 3]]])[:, :k]
+            entries = [rvq.codebooks[level][codes[0, level]] for level in range(k)]
+            if projection == "shared":
+                expected = rvq.project_out(torch.stack(entries).sum(0))
+            else:
+                expected = sum(rvq.project_out(entry, i) for i, entry in enumerate(entries))
+            assert torch.allclose(rvq.decode(codes)[0].T, expected, atol=1e-6)
 
 
 def test_batches_and_chunks_change_nothing(latents: Tensor) -> None:
@@ -162,6 +251,7 @@ def test_state_dict_round_trip(latents: Tensor, tmp_path: Path) -> None:
     rvq = ResidualVectorQuantizer(6, 3, 16).fit(latents)
     torch.save(rvq.state_dict(), tmp_path / "rvq.pt")
     other = ResidualVectorQuantizer(6, 3, 16)
+    assert not torch.equal(other.codebooks, rvq.codebooks)
     other.load_state_dict(torch.load(tmp_path / "rvq.pt", weights_only=True))
     assert torch.equal(other.encode(latents), rvq.encode(latents))
 
@@ -188,6 +278,15 @@ def test_bad_input_names_value_and_limit(latents: Tensor) -> None:
         rvq.decode(torch.zeros(1, 4, 5, dtype=torch.int64))
     with pytest.raises(ValueError, match="int64"):
         rvq.decode(torch.zeros(1, 3, 5))
+    for lengths in ([], [0, 2], [4]):
+        with pytest.raises(ValueError, match=r"prefix_lengths must be numbers in 1..3, got"):
+            rvq.encode(latents, prefix_lengths=lengths)
+    with pytest.raises(ValueError, match="beam_width must be at least 1, got 0"):
+        rvq.encode(latents, beam_width=0)
+    with pytest.raises(ValueError, match="codebook_size must be 3 numbers"):
+        ResidualVectorQuantizer(6, 3, [16, 8])
+    with pytest.raises(ValueError, match=r"metric must be one of .* got 'cosin'"):
+        ResidualVectorQuantizer(6, 3, 16, metric="cosin")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="codebook_size must be at least 1, got 0"):
         ResidualVectorQuantizer(6, 3, 0)
     with pytest.raises(ValueError, match=r"\[K, V, D\]"):

@@ -9,6 +9,20 @@
 (torch.Size([1, 4, 500]), torch.Size([1, 8, 500]))
 """
 
+from neuralcodec.quantize.fitting import Progress
+from neuralcodec.quantize.grouped import (
+    GroupedResidualVectorQuantizer,
+    SplitResidualVectorQuantizer,
+)
 from neuralcodec.quantize.residual import ResidualVectorQuantizer
+from neuralcodec.quantize.result import QuantizedResult
+from neuralcodec.quantize.training import Training
 
-__all__ = ["ResidualVectorQuantizer"]
+__all__ = [
+    "GroupedResidualVectorQuantizer",
+    "Progress",
+    "QuantizedResult",
+    "ResidualVectorQuantizer",
+    "SplitResidualVectorQuantizer",
+    "Training",
+]

@@ -2,11 +2,44 @@
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
 
-from neuralcodec.quantize.lookup import half_distances, nearest
+from neuralcodec.quantize.lookup import Books, search
 
 _SEEDING_ROUNDS = 16
 _SEEDING_SAMPLE = 16  # vectors an entry that the seeding looks at
+
+
+def nearest(vectors: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the nearest entry of one codebook, and how near it is.
+
+    Args:
+        vectors: `[N, D]`, float.
+        codebook: `[V, D]`, float.
+
+    Returns:
+        codes `[N]` int64, of equally near entries the lowest; squared distances `[N]` float32.
+    """
+    found = search(vectors[None], Books.of(codebook[None]), squared_error=True)
+    assert found.squared_error is not None  # asked for
+    return found.codes[0, :, 0], found.squared_error[0]
+
+
+def count_and_sum(vectors: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Count and add up the vectors of each entry: `[V]` and `[V, D]` float32.
+
+    Vectors are sorted by their codes, and each entry adds up its own: unlike `index_add_` that
+    gives the same bits every time on GPUs, and on CPUs it uses all cores.
+
+    Args:
+        vectors: `[N, D]` float32.
+        codes: `[N]` int64 in 0..V-1.
+        size: V.
+    """
+    counts = torch.bincount(codes, minlength=size)
+    begins = counts.cumsum(dim=0) - counts
+    order = codes.argsort(stable=True)
+    return counts.float(), functional.embedding_bag(order, vectors, begins, mode="sum")
 
 
 def _seed(vectors: Tensor, size: int, generator: Generator) -> Tensor:
@@ -16,23 +49,18 @@ def _seed(vectors: Tensor, size: int, generator: Generator) -> Tensor:
     chance in proportion to their squared distance from what is chosen already. Looks at a random
     part of a large set.
     """
-    order = torch.randperm(len(vectors), generator=generator)
+    order = torch.randperm(len(vectors), generator=generator).to(vectors.device)
     vectors = vectors[order[: size * _SEEDING_SAMPLE]]
-    norms = vectors.square().sum(dim=1)
-
-    def distance_to(entries: Tensor) -> Tensor:
-        """Squared distance of each vector to the nearest of few entries."""
-        return (norms + 2 * half_distances(vectors, entries).amin(dim=1)).clamp_(min=0)
-
     chosen = vectors[:1]
-    distance = distance_to(chosen)
+    distance = nearest(vectors, chosen)[1]
     while len(chosen) < size:
         count = min(-(-size // _SEEDING_ROUNDS), size - len(chosen))
         # Where vectors repeat, fewer than `count` may lie apart from what is chosen.
         weights = distance.double() + 1e-12 * distance.double().mean() + 1e-30
-        drawn = vectors[torch.multinomial(weights, count, generator=generator)]
+        place = torch.multinomial(weights.cpu(), count, generator=generator)
+        drawn = vectors[place.to(vectors.device)]
         chosen = torch.cat([chosen, drawn])
-        distance = torch.minimum(distance, distance_to(drawn))
+        distance = torch.minimum(distance, nearest(vectors, drawn)[1])
     return chosen
 
 
@@ -58,12 +86,10 @@ def kmeans(vectors: Tensor, size: int, *, iterations: int, generator: Generator)
         raise ValueError(f"codebook_size must be 1..{len(vectors)}, the vectors to fit; got {size}")
     codebook = _seed(vectors, size, generator)
     for _ in range(iterations):
-        codes = nearest(vectors, codebook)
-        counts = torch.bincount(codes, minlength=size)
-        sums = torch.zeros_like(codebook).index_add_(0, codes, vectors)
+        codes, errors = nearest(vectors, codebook)
+        counts, sums = count_and_sum(vectors, codes, size)
         empty = counts == 0
         if empty.any():
-            errors = (vectors - codebook[codes]).square().sum(dim=1)
             worst = errors.argsort(descending=True, stable=True)[: int(empty.sum())]
             sums[empty], counts[empty] = vectors[worst], 1
         codebook = sums / counts[:, None]

@@ -1,0 +1,255 @@
+"""Codebooks that learn: the tensors of a quantizer and the projections they lie behind.
+
+How codes are found through them, how they start, and how well they are used.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Generator, Tensor, nn
+
+from neuralcodec.quantize import distributed, encoding, statistics
+from neuralcodec.quantize.fitting import Report, fit_beams, fit_projected
+from neuralcodec.quantize.lookup import Books, Metric
+from neuralcodec.quantize.lookup.books import check_squares
+from neuralcodec.quantize.projection import Projection, decode_tables
+from neuralcodec.quantize.start import ITERATIONS, Start, at_least
+from neuralcodec.quantize.training import State, Training, learn
+
+DEFAULTS = Training()
+
+
+class Codebooks(nn.Module):
+    """K codebooks in one tensor, with what training keeps about them.
+
+    The base of `ResidualVectorQuantizer`, which describes the arguments.
+
+    Attributes:
+        codebooks: `[K, V, Dc]` float32, a buffer or (gradient codebooks) a parameter. V is the
+            largest size; rows beyond the size of a level are zero and unused.
+        project_in: D to Dc, or None.
+        project_out: Dc to D, or None.
+        fitted: scalar bool: the codebooks are there, and the start is over.
+        counts: `[K, V]`, moving average of how many vectors of a batch an entry codes.
+        sums: `[K, V, Dc]`, moving average of their sum; None for gradient codebooks.
+        histogram: `[K, V]`, how often training named each entry, see `statistics`.
+        valid: `[K, V]` bool, False beyond the size of a level; not in the `state_dict`.
+        options: the `training` given.
+    """
+
+    codebooks: Tensor
+    fitted: Tensor
+    counts: Tensor
+    sums: Tensor | None
+    histogram: Tensor
+    valid: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        num_codebooks: int,
+        codebook_size: int | Sequence[int],
+        *,
+        codebook_dim: int | None = None,
+        projection: Literal["level", "shared"] = "level",
+        metric: Metric = "euclidean",
+        frame_rate: float | None = None,
+        training: Training = DEFAULTS,
+    ) -> None:
+        sizes = (
+            (codebook_size,) * max(num_codebooks, 1)
+            if isinstance(codebook_size, int)
+            else tuple(codebook_size)
+        )
+        inner = dim if codebook_dim is None else codebook_dim
+        for name, value in (
+            ("dim", dim),
+            ("num_codebooks", num_codebooks),
+            ("codebook_size", min(sizes, default=0)),
+            ("codebook_dim", inner),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if len(sizes) != num_codebooks:
+            raise ValueError(f"codebook_size must be {num_codebooks} numbers, got {sizes}")
+        if projection not in ("level", "shared"):
+            raise ValueError(f"projection must be 'level' or 'shared', got {projection!r}")
+        if metric not in get_args(Metric):
+            raise ValueError(f"metric must be one of {get_args(Metric)}, got {metric!r}")
+        if frame_rate is not None and not frame_rate > 0:
+            raise ValueError(f"frame_rate must be above 0, got {frame_rate}")
+        super().__init__()
+        self.dim, self.num_codebooks, self.codebook_size = dim, num_codebooks, max(sizes)
+        self.codebook_sizes, self.codebook_dim, self.metric = sizes, inner, metric
+        self.frame_rate, self.options = frame_rate, training
+        self.project_in: Projection | None = None
+        self.project_out: Projection | None = None
+        self._by_level = codebook_dim is not None and projection == "level"
+        if codebook_dim is not None:
+            count = num_codebooks if self._by_level else 1
+            self.project_in = Projection(count, dim, inner)
+            self.project_out = Projection(count, inner, dim)
+
+        valid = torch.arange(self.codebook_size) < torch.tensor(sizes)[:, None]
+        books = torch.zeros(*valid.shape, inner)
+        if training.start_vectors == 0:
+            books = torch.randn_like(books) * valid[:, :, None]
+        learned = training.codebooks == "gradient"
+        if learned:
+            self.codebooks = nn.Parameter(books)
+        else:
+            self.register_buffer("codebooks", books)
+        self.register_buffer("sums", None if learned else torch.zeros_like(books))
+        self.register_buffer("counts", torch.zeros(valid.shape))
+        self.register_buffer("histogram", torch.zeros(valid.shape))
+        self.register_buffer("fitted", torch.tensor(training.start_vectors == 0))
+        self.register_buffer("valid", valid, persistent=False)
+        self._start = Start(training.start_vectors * self.codebook_size)
+
+    @property
+    def usage(self) -> Tensor:
+        """Share of the entries in use, of each level, `[K]`: see `statistics.usage`."""
+        return statistics.usage(self.histogram, self.codebook_sizes)
+
+    @property
+    def entropy(self) -> Tensor:
+        """Entropy of the codes of each level in training, `[K]` bits: see `statistics.entropy`."""
+        return statistics.entropy(self.histogram)
+
+    @property
+    def perplexity(self) -> Tensor:
+        """How many equally frequent entries would have that entropy, `[K]`."""
+        return self.entropy.exp2()
+
+    def summary(self) -> str:
+        """Put entries, usage, perplexity and entropy of each level into a table to print."""
+        return statistics.table(self.codebook_sizes, self.usage, self.entropy)
+
+    def books(self) -> Books:
+        """Prepare the codebooks for the lookup."""
+        return Books.of(self.codebooks, metric=self.metric, sizes=self.codebook_sizes)
+
+    def tables(self) -> Tensor:
+        """Give what each code adds to the latents, `[K, V, D]` float32; zero beyond a level's size.
+
+        With "shared" projections the first level's table holds the bias: see `decode_tables`.
+        """
+        return decode_tables(self.codebooks, self.project_out) * self.valid[:, :, None]
+
+    def check_started(self) -> None:
+        """Check that there are codebooks.
+
+        Raises:
+            RuntimeError: if there are none yet.
+        """
+        if not self.fitted and not self._start.fitted:
+            raise RuntimeError(
+                "the quantizer has no codebooks yet: call fit or from_codebooks, or train it"
+            )
+
+    def _fit(
+        self,
+        vectors: Tensor,
+        *,
+        iterations: int,
+        beam_width: int,
+        generator: Generator,
+        report: Report = lambda stage, nmse: None,
+    ) -> Tensor:
+        """Fit codebooks to vectors `[N, D]` float32, behind shared projections if there are any."""
+        if self._by_level or self.metric != "euclidean":
+            return fit_projected(
+                vectors,
+                self.codebook_sizes,
+                metric=self.metric,
+                project_in=self.project_in if self._by_level else None,
+                project_out=self.project_out if self._by_level else None,
+                iterations=iterations,
+                generator=generator,
+                report=report,
+            )
+        return fit_beams(
+            vectors,
+            self.codebook_sizes,
+            iterations=iterations,
+            beam_width=beam_width,
+            generator=generator,
+            report=report,
+        )
+
+    def _shared(self, vectors: Tensor) -> Tensor:
+        """Bring latents `[N, D]` to where all levels look them up, if that is one place."""
+        if self.project_in is None or self._by_level:
+            return vectors
+        inner: Tensor = self.project_in(vectors)
+        return inner
+
+    @torch.no_grad()
+    def _greedy(self, vectors: Tensor, depth: int, backend: str = "auto") -> Tensor:
+        """Find the codes `[B, T, depth]` of latents `[B, T, D]`, level by level."""
+        return encoding.greedy(
+            vectors,
+            self.books().first(depth),
+            project_in=self.project_in,
+            tables=self.tables() if self._by_level else None,
+            backend=backend,
+        )
+
+    @torch.no_grad()
+    def _beam(
+        self, vectors: Tensor, width: int, lengths: Sequence[int], backend: str
+    ) -> list[Tensor]:
+        """Find the best codes `[B, T, k]` of latents `[B, T, D]` for each length k."""
+        shared = None if self._by_level else self.project_in
+        codebooks = self.tables() if shared is None else self.codebooks
+        return encoding.beam(
+            vectors,
+            Books.of(codebooks, sizes=self.codebook_sizes),
+            width=width,
+            lengths=lengths,
+            project_in=shared,
+            backend=backend,
+        )
+
+    def _state(self) -> State:
+        return State(self.codebooks, self.counts, self.sums, self.histogram, self.valid)
+
+    @torch.no_grad()
+    def _take(self, codebooks: Tensor) -> None:
+        """Take codebooks `[K, V, D]` from elsewhere."""
+        self._state().restart(codebooks)
+        self.fitted.fill_(True)
+
+    @torch.no_grad()
+    def _begin(self, vectors: Tensor) -> None:
+        """Go on with the start, by latents `[N, D]` float32 of a batch, until it is over."""
+        check_squares(vectors.square().sum(dim=1), "z")
+        chosen = self._start.take(vectors)
+        if chosen is None:
+            return
+        books = torch.zeros_like(self.codebooks)
+        if distributed.is_first():
+            generator = Generator().manual_seed(int(torch.randint(2**31, ())))
+            vectors = self._shared(at_least(chosen, self.codebook_size))
+            books.copy_(
+                self._fit(vectors, iterations=ITERATIONS, beam_width=1, generator=generator)
+            )
+        distributed.copy_first(books)
+        self._state().restart(books)
+        if self._start.complete:
+            self.fitted.fill_(True)
+            self._start = Start(self._start.wanted)  # lets go of the vectors
+
+    def _learn(self, inputs: Sequence[Tensor], codes: Tensor) -> None:
+        """Learn from what each level looked up, `[B, T, D]`, and the codes `[B, T, K]` found.
+
+        Raises:
+            ValueError: if the module was converted to another type.
+        """
+        if self.codebooks.dtype != torch.float32:
+            raise ValueError(
+                f"codebooks must stay float32 to learn, got {self.codebooks.dtype}: "
+                "use autocast in place of converting the module"
+            )
+        learn(self._state(), self.options, [each.detach() for each in inputs], codes)

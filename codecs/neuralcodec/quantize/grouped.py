@@ -1,0 +1,286 @@
+"""Several residual quantizers side by side: of slices of the channels, or of the same latents.
+
+>>> import torch
+>>> from neuralcodec.quantize import ResidualVectorQuantizer
+>>> parts = [ResidualVectorQuantizer(4, 3, 16) for _ in range(2)]
+>>> z = torch.randn(1, 8, 100, generator=torch.Generator().manual_seed(0))
+>>> GroupedResidualVectorQuantizer(parts).fit(z).encode(z).shape  # 3 levels of 2 groups
+torch.Size([1, 6, 100])
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from neuralcodec.quantize import statistics
+from neuralcodec.quantize.residual import ResidualVectorQuantizer
+from neuralcodec.quantize.result import QuantizedResult
+from neuralcodec.quantize.training import draw_levels
+
+
+class _SideBySide(nn.Module, ABC):
+    """Quantizers that each code a part of the latents: what differs is how parts are formed."""
+
+    dim: int
+
+    def __init__(self, parts: Sequence[ResidualVectorQuantizer]) -> None:
+        super().__init__()
+        if not parts:
+            raise ValueError("parts must be one quantizer or more, got none")
+        self.parts = nn.ModuleList(parts)
+        self.num_codebooks = sum(part.num_codebooks for part in parts)
+        self.codebook_size = max(part.codebook_size for part in parts)
+        ordered = self._join_codes([torch.tensor(part.codebook_sizes)[:, None] for part in parts])
+        self.codebook_sizes = tuple(ordered.flatten().tolist())
+
+    @property
+    def _quantizers(self) -> list[ResidualVectorQuantizer]:
+        return [cast(ResidualVectorQuantizer, part) for part in self.parts]
+
+    @abstractmethod
+    def _part_latents(self, z: Tensor) -> Sequence[Tensor]:
+        """Give what each part codes of latents `[B, D, T]`."""
+
+    @abstractmethod
+    def _join_latents(self, parts: Sequence[Tensor]) -> Tensor:
+        """Make latents `[B, D, T]` of those of the first parts."""
+
+    @abstractmethod
+    def _part_depths(self, num_codebooks: int) -> list[int]:
+        """Give the levels of each part within the first `num_codebooks`; 0 ends the list."""
+
+    @abstractmethod
+    def _join_codes(self, parts: Sequence[Tensor]) -> Tensor:
+        """Put codes `[..., k, T]` of the first parts in order."""
+
+    @abstractmethod
+    def _part_codes(self, codes: Tensor, depths: Sequence[int]) -> Sequence[Tensor]:
+        """Take codes `[..., k, T]` apart again."""
+
+    @abstractmethod
+    def _part_items(self, z: Tensor, depths: Sequence[int]) -> Sequence[Tensor | None]:
+        """Give the levels each item uses of each part, `[B]`; None: the part draws its own."""
+
+    def _depths(self, num_codebooks: int | None) -> list[int]:
+        count = self.num_codebooks if num_codebooks is None else num_codebooks
+        if not 1 <= count <= self.num_codebooks:
+            raise ValueError(f"num_codebooks must be 1..{self.num_codebooks}, got {count}")
+        return self._part_depths(count)
+
+    def _latents(self, z: Tensor) -> Sequence[Tensor]:
+        if z.ndim != 3 or z.shape[1] != self.dim:
+            raise ValueError(f"z must be float [B, {self.dim}, T], got {z.dtype} {list(z.shape)}")
+        return self._part_latents(z)
+
+    def fit(
+        self,
+        z: Tensor,
+        *,
+        iterations: int = 10,
+        beam_width: int = 4,
+        refinements: int | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Fit each part to its latents of `z [B, D, T]`: see `ResidualVectorQuantizer.fit`."""
+        for part, latents in zip(self._quantizers, self._latents(z), strict=True):
+            part.fit(
+                latents,
+                iterations=iterations,
+                beam_width=beam_width,
+                refinements=refinements,
+                seed=seed,
+            )
+        return self
+
+    def encode(
+        self,
+        z: Tensor,
+        num_codebooks: int | None = None,
+        *,
+        beam_width: int = 1,
+        backend: str = "auto",
+    ) -> Tensor:
+        """Find the codes `[B, K, T]` int64 of latents `[B, D, T]`, part for part.
+
+        Args:
+            z: latents, `[B, D, T]`, float.
+            num_codebooks: codes a frame, a number at which a prefix may end; default all K.
+            beam_width: see `ResidualVectorQuantizer.encode`; each part has its own beam.
+            backend: of the lookup.
+
+        Raises:
+            ValueError: as `ResidualVectorQuantizer.encode`.
+            RuntimeError: as there.
+        """
+        depths = self._depths(num_codebooks)
+        parts = zip(self._quantizers, self._latents(z), depths, strict=False)
+        return self._join_codes(
+            [
+                part.encode(latents, depth, beam_width=beam_width, backend=backend)
+                for part, latents, depth in parts
+            ]
+        )
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Give the latents `[B, D, T]` float32 of codes `[B, k, T]` int64, a prefix of all.
+
+        Raises:
+            ValueError: if a prefix may not end at k, or a code is outside its level's entries.
+        """
+        if codes.ndim != 3:
+            raise ValueError(f"codes must be int64 [B, K, T], got {codes.dtype} {[*codes.shape]}")
+        depths = self._depths(codes.shape[1])
+        parts = zip(self._quantizers, self._part_codes(codes, depths), strict=False)
+        return self._join_latents([part.decode(each) for part, each in parts])
+
+    def forward(self, z: Tensor, num_codebooks: int | None = None) -> QuantizedResult:
+        """Quantize latents `[B, D, T]`: see `ResidualVectorQuantizer.forward`.
+
+        The losses are means over the levels of all parts that items use.
+        """
+        depths = self._depths(num_codebooks)
+        items = self._part_items(z, depths)
+        parts = zip(self._quantizers, self._latents(z), depths, items, strict=False)
+        results = [
+            part(latents, depth, item_codebooks=each) for part, latents, depth, each in parts
+        ]
+        weights = torch.stack([each.num_codebooks.sum() for each in results])
+        weights = weights / weights.sum().clamp(min=1)
+        rates = [each.bitrate_kbps for each in results]
+        return QuantizedResult(
+            self._join_latents([each.quantized for each in results]),
+            self._join_codes([each.codes for each in results]),
+            (torch.stack([each.commitment_loss for each in results]) * weights).sum(),
+            (torch.stack([each.codebook_loss for each in results]) * weights).sum(),
+            None if None in rates else torch.stack(rates).sum(dim=0),
+            torch.stack([each.num_codebooks for each in results]).sum(dim=0),
+        )
+
+    @property
+    def usage(self) -> Tensor:
+        """Share of the entries in use, of each codebook, `[K]`."""
+        return self._join_codes([part.usage[:, None] for part in self._quantizers]).flatten()
+
+    @property
+    def entropy(self) -> Tensor:
+        """Entropy of the codes of each codebook in training, `[K]` bits."""
+        return self._join_codes([part.entropy[:, None] for part in self._quantizers]).flatten()
+
+    @property
+    def perplexity(self) -> Tensor:
+        """How many equally frequent entries would have that entropy, `[K]`."""
+        return self.entropy.exp2()
+
+    def summary(self) -> str:
+        """Put entries, usage, perplexity and entropy of each codebook into a table to print."""
+        return statistics.table(self.codebook_sizes, self.usage, self.entropy)
+
+
+class GroupedResidualVectorQuantizer(_SideBySide):
+    """Cut the channels into G equal slices, each with a quantizer of its own.
+
+    Yang et al. 2023, HiFi-Codec (arXiv:2305.02765). Codes are in the order of levels: level 0 of
+    all groups, then level 1; so whole levels are a prefix, and K counts the codes of all groups.
+
+    Args:
+        parts: the G quantizers, alike in `dim`, `num_codebooks` and quantizer dropout; they share
+            one draw of that dropout.
+
+    Attributes:
+        dim: D of all slices together.
+        num_codebooks: codes a frame; at most this many, in multiples of G, may be asked for.
+        codebook_sizes: entries of each codebook, in the order of the codes.
+
+    Raises:
+        ValueError: if there are no parts, or they are not alike.
+    """
+
+    def __init__(self, parts: Sequence[ResidualVectorQuantizer]) -> None:
+        alike = {(p.dim, p.num_codebooks, p.options.quantizer_dropout) for p in parts}
+        if len(alike) > 1:
+            raise ValueError(
+                "groups must be alike in dim, num_codebooks and quantizer_dropout, "
+                f"got {sorted(alike)}"
+            )
+        super().__init__(parts)
+        self.dim = parts[0].dim * len(parts)
+
+    def _part_latents(self, z: Tensor) -> Sequence[Tensor]:
+        return z.chunk(len(self.parts), dim=1)
+
+    def _join_latents(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(parts), dim=1)
+
+    def _part_depths(self, num_codebooks: int) -> list[int]:
+        groups = len(self.parts)
+        if num_codebooks % groups:
+            raise ValueError(
+                f"num_codebooks must be a multiple of the {groups} groups, got {num_codebooks}"
+            )
+        return [num_codebooks // groups] * groups
+
+    def _join_codes(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(parts), dim=-2).flatten(-3, -2)
+
+    def _part_codes(self, codes: Tensor, depths: Sequence[int]) -> Sequence[Tensor]:
+        return torch.unflatten(codes, 1, (depths[0], len(depths))).unbind(2)
+
+    def _part_items(self, z: Tensor, depths: Sequence[int]) -> Sequence[Tensor | None]:
+        dropout = self._quantizers[0].options.quantizer_dropout if self.training else 0.0
+        return [draw_levels(len(z), depths[0], dropout, z.device)] * len(depths)
+
+
+class SplitResidualVectorQuantizer(_SideBySide):
+    """Code the same latents with several quantizers, and add up what they give.
+
+    As Mimi has it (Défossez et al. 2024, Moshi, arXiv:2410.00037, section 3.3): a part for what is
+    said and one for how it sounds, each with shared projections of its own. Codes are in the order
+    of parts; a prefix holds all of the earlier parts.
+
+    Args:
+        parts: the quantizers, alike in `dim`. Quantizer dropout is for the last one: without all
+            levels of the earlier parts there is no prefix.
+
+    Attributes:
+        dim: D.
+        num_codebooks: codes a frame.
+        codebook_sizes: entries of each codebook, in the order of the codes.
+
+    Raises:
+        ValueError: if there are no parts, they differ in `dim`, or one before the last has dropout.
+    """
+
+    def __init__(self, parts: Sequence[ResidualVectorQuantizer]) -> None:
+        if len({part.dim for part in parts}) > 1:
+            raise ValueError(f"parts must be alike in dim, got {[part.dim for part in parts]}")
+        dropouts = [part.options.quantizer_dropout for part in parts]
+        if any(dropouts[:-1]):
+            raise ValueError(f"quantizer_dropout is for the last part only, got {dropouts}")
+        super().__init__(parts)
+        self.dim = parts[0].dim
+
+    def _part_latents(self, z: Tensor) -> Sequence[Tensor]:
+        return [z] * len(self.parts)
+
+    def _join_latents(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(parts)).sum(dim=0)
+
+    def _part_depths(self, num_codebooks: int) -> list[int]:
+        depths = []
+        for part in self._quantizers:
+            if num_codebooks > 0:
+                depths.append(min(num_codebooks, part.num_codebooks))
+                num_codebooks -= depths[-1]
+        return depths
+
+    def _join_codes(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(parts), dim=-2)
+
+    def _part_codes(self, codes: Tensor, depths: Sequence[int]) -> Sequence[Tensor]:
+        return torch.split(codes, list(depths), dim=1)
+
+    def _part_items(self, z: Tensor, depths: Sequence[int]) -> Sequence[Tensor | None]:
+        return [None] * len(depths)

@@ -1,0 +1,25 @@
+"""Codebook lookup: which entry is nearest. One contract (`dispatch`), four backends.
+
+`reference` is the definition in float64, `torch` runs on any device, `numba` is the kernel for
+CPUs and `cuda` the one for NVIDIA GPUs.
+"""
+
+from neuralcodec.quantize.lookup.books import Books, Found, Metric
+from neuralcodec.quantize.lookup.dispatch import (
+    BACKENDS,
+    backends,
+    beam_search,
+    extend_beams,
+    search,
+)
+
+__all__ = [
+    "BACKENDS",
+    "Books",
+    "Found",
+    "Metric",
+    "backends",
+    "beam_search",
+    "extend_beams",
+    "search",
+]

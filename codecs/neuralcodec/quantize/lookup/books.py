@@ -1,0 +1,124 @@
+"""What every backend of the lookup takes and gives: prepared codebooks, and what was found."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Metric = Literal["euclidean", "cosine"]
+
+
+@dataclass(frozen=True)
+class Books:
+    """The codebooks of K levels, ready to be searched.
+
+    Both metrics are one search for the least `bias - x.target`. In Euclidean distance the target
+    is the entry c and the bias |c|^2 / 2, for |x - c|^2 / 2 = |x|^2 / 2 + |c|^2 / 2 - x.c, where
+    |x|^2 is the same for all entries. In cosine similarity the target is c / |c| and the bias 0.
+
+    Attributes:
+        entries: `[K, V, D]` float32, what a level takes off the residual.
+        targets: `[K, V, D]` float32, what inner products are taken with.
+        bias: `[K, V]` float32; infinite where a level has fewer than V entries.
+        sizes: entries of each level, each in 1..V.
+        metric: "euclidean" or "cosine".
+    """
+
+    entries: Tensor
+    targets: Tensor
+    bias: Tensor
+    sizes: tuple[int, ...]
+    metric: Metric
+
+    @classmethod
+    def of(
+        cls,
+        codebooks: Tensor,
+        *,
+        metric: Metric = "euclidean",
+        sizes: Sequence[int] | None = None,
+    ) -> Self:
+        """Prepare codebooks `[K, V, D]`, float; level k has the first `sizes[k]` of V entries.
+
+        Raises:
+            ValueError: if a shape, a size or the metric is another, or an entry is not finite or
+                its squared length is above the float32 range.
+        """
+        if codebooks.ndim != 3 or 0 in codebooks.shape or not codebooks.is_floating_point():
+            raise ValueError(
+                f"codebooks must be float [K, V, D] and not empty, "
+                f"got {codebooks.dtype} {list(codebooks.shape)}"
+            )
+        if metric not in get_args(Metric):
+            raise ValueError(f"metric must be one of {get_args(Metric)}, got {metric!r}")
+        levels, size, _ = codebooks.shape
+        sizes = (size,) * levels if sizes is None else tuple(sizes)
+        if len(sizes) != levels or not all(1 <= each <= size for each in sizes):
+            raise ValueError(f"sizes must be {levels} numbers in 1..{size}, got {sizes}")
+        entries = codebooks.detach().float().contiguous()
+        squares = entries.square().sum(dim=2)
+        check_squares(squares, "codebooks")
+        if metric == "cosine":
+            targets, bias = functional.normalize(entries, dim=2), torch.zeros_like(squares)
+        else:
+            targets, bias = entries, squares / 2
+        if min(sizes) < size:
+            places = torch.arange(size, device=bias.device)
+            limits = torch.tensor(sizes, device=bias.device)
+            bias = bias.masked_fill(places >= limits[:, None], torch.inf)
+        return cls(entries, targets, bias, sizes, metric)
+
+    def first(self, count: int) -> Self:
+        """Give the books of the first `count` levels."""
+        return replace(
+            self,
+            entries=self.entries[:count],
+            targets=self.targets[:count],
+            bias=self.bias[:count],
+            sizes=self.sizes[:count],
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a lookup found for vectors `[B, T, D]`.
+
+    Attributes:
+        codes: `[B, T, K]` int64 (in memory `[B, K, T]`), level k in 0..sizes[k]-1.
+        quantized: `[B, T, D]` float32, the sum of the entries named; None if not asked for.
+        squared_error: `[B, T]` float32, |vector - quantized|^2; None if not asked for.
+    """
+
+    codes: Tensor
+    quantized: Tensor | None = None
+    squared_error: Tensor | None = None
+
+
+def not_finite(what: str) -> ValueError:
+    """Make the error for values that no distance can be computed of."""
+    return ValueError(
+        f"{what} hold NaN or infinite values, or their squared length is above the float32 range"
+    )
+
+
+def check_squares(squares: Tensor, what: str) -> None:
+    """Check squared lengths: NaN, infinite and too large values all show in them.
+
+    Raises:
+        ValueError: if one is not finite.
+    """
+    if not torch.isfinite(squares).all():
+        raise not_finite(what)
+
+
+def blocks(vectors: Tensor, rows: int) -> Iterator[tuple[slice, slice]]:
+    """Cut `[B, T, D]` into parts of at most about `rows` vectors: slices of B and of T."""
+    batch, length, _ = vectors.shape
+    step_t = max(1, min(length, rows))
+    step_b = max(1, rows // step_t)
+    for b in range(0, batch, step_b):
+        for t in range(0, length, step_t):
+            yield slice(b, b + step_b), slice(t, t + step_t)

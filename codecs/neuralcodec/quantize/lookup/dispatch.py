@@ -1,0 +1,191 @@
+"""One search, several backends: the contract they share and the choice among them."""
+
+import difflib
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from neuralcodec.quantize.lookup.books import Books, Found
+
+BACKENDS = ("reference", "torch", "numba", "cuda")
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"neuralcodec.quantize.lookup.{name}")
+
+
+def backends() -> dict[str, str | None]:
+    """Say of each backend why it can't run here; None: it can.
+
+    >>> backends()["reference"] is None
+    True
+    """
+    return {name: _module(name).unavailable() for name in BACKENDS}
+
+
+def _auto(device: torch.device) -> str:
+    """The fastest backend that runs on a device: a kernel of ours, else torch."""
+    kernel = {"cpu": "numba", "cuda": "cuda"}.get(device.type, "torch")
+    return kernel if _module(kernel).unavailable() is None else "torch"
+
+
+def choose(backend: str, device: torch.device) -> ModuleType:
+    """Find the module of a backend, "auto" for the best one on `device`.
+
+    Raises:
+        ValueError: if there is no such backend, or it takes tensors of other devices.
+        RuntimeError: if it can't run here; the message says why.
+    """
+    if backend == "auto":
+        return _module(_auto(device))
+    if backend not in BACKENDS:
+        near = difflib.get_close_matches(backend, BACKENDS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"backend must be 'auto' or one of {BACKENDS}, got {backend!r}{hint}")
+    module = _module(backend)
+    if (reason := module.unavailable()) is not None:
+        raise RuntimeError(f"lookup backend {backend!r} can't run here: {reason}")
+    only = {"numba": "cpu", "cuda": "cuda"}.get(backend, device.type)
+    if device.type != only:
+        raise ValueError(f"lookup backend {backend!r} takes {only} tensors, got one on {device}")
+    return module
+
+
+def check_vectors(vectors: Tensor, books: Books) -> None:
+    """Check what every backend is given.
+
+    Raises:
+        ValueError: if the vectors are not float `[B, T, D]` with the D and device of the books.
+    """
+    dim = books.entries.shape[2]
+    if vectors.ndim != 3 or vectors.shape[2] != dim or not vectors.is_floating_point():
+        raise ValueError(
+            f"vectors must be float [B, T, {dim}], got {vectors.dtype} {list(vectors.shape)}"
+        )
+    if vectors.device != books.entries.device:
+        raise ValueError(
+            f"vectors are on {vectors.device}, the codebooks on {books.entries.device}"
+        )
+
+
+@torch.no_grad()
+def search(
+    vectors: Tensor,
+    books: Books,
+    *,
+    quantized: bool = False,
+    squared_error: bool = False,
+    backend: str = "auto",
+) -> Found:
+    """Encode vectors greedily: at each level the entry nearest to what is left over.
+
+    Algorithm 1 of Zeghidour et al. 2021, SoundStream (arXiv:2107.03312), for all levels in one
+    call. Distances are computed in float32 whatever the type of the vectors (`reference`: in
+    float64). The `[N, V]` distances are never held at once: the workspace doesn't grow with N.
+
+    Args:
+        vectors: `[B, T, D]`, float of any width and any strides; B and T may be 0.
+        books: the codebooks, with their metric.
+        quantized: give the sum of the entries too.
+        squared_error: give the squared distance between vector and that sum too.
+        backend: "auto", "reference", "torch" (any device), "numba" (CPU) or "cuda".
+
+    Returns:
+        Found: of equally near entries the code is the lowest.
+
+    Raises:
+        ValueError: if a shape, type or device doesn't fit, there is no such backend, or a vector
+            is not finite or has a squared length above the float32 range.
+        RuntimeError: if the backend can't run here.
+
+    >>> books = Books.of(torch.tensor([[[0.0], [4.0], [4.0]], [[0.0], [1.0], [-1.0]]]))
+    >>> search(torch.tensor([[[4.9], [2.8], [0.2]]]), books).codes.tolist()
+    [[[1, 1], [1, 2], [0, 0]]]
+    """
+    check_vectors(vectors, books)
+    module = choose(backend, vectors.device)
+    with torch.autocast(vectors.device.type, enabled=False):
+        found: Found = module.search(
+            vectors.detach(), books, quantized=quantized, squared_error=squared_error
+        )
+    return found
+
+
+@torch.no_grad()
+def beam_search(
+    vectors: Tensor,
+    books: Books,
+    *,
+    width: int,
+    lengths: Sequence[int],
+    backend: str = "auto",
+) -> list[Tensor]:
+    """Encode vectors with a beam: keep the `width` best codes of k levels, extend each, repeat.
+
+    The search of additive quantizers (Babenko and Lempitsky 2014; Martinez et al. 2014, "Stacked
+    quantizers"), in squared Euclidean distance. Exact once `width` is at least V^(K-1); with
+    width 1 it is the greedy search.
+
+    Args:
+        vectors: `[B, T, D]`, float; B and T may be 0.
+        books: the codebooks, of Euclidean metric.
+        width: codes that are kept at each level, at least 1.
+        lengths: numbers of levels, each 1..K, for each of which the best code is wanted.
+        backend: as for `search`; "cuda" means torch's matrix products on CUDA.
+
+    Returns:
+        For each of `lengths`, codes `[B, T, k]` int64; of equally near codes the one whose parts
+        are lower, first level first, as far as the beam held both.
+
+    Raises:
+        ValueError: as `search`; also if the width, a length or the metric is another.
+        RuntimeError: if the backend can't run here.
+    """
+    check_vectors(vectors, books)
+    levels = len(books.sizes)
+    if width < 1:
+        raise ValueError(f"beam_width must be at least 1, got {width}")
+    if not lengths or not all(1 <= length <= levels for length in lengths):
+        raise ValueError(f"prefix_lengths must be numbers in 1..{levels}, got {list(lengths)}")
+    if books.metric != "euclidean":
+        raise ValueError(f"beam search minimizes Euclidean distance, not {books.metric!r}")
+    module = choose(backend, vectors.device)
+    if not hasattr(module, "beam_search"):
+        module = _module("torch")
+    with torch.autocast(vectors.device.type, enabled=False):
+        found: list[Tensor] = module.beam_search(vectors.detach(), books, width, list(lengths))
+    return found
+
+
+@torch.no_grad()
+def extend_beams(residuals: Tensor, books: Books, *, width: int, backend: str = "auto") -> Tensor:
+    """Extend beams by one level and give what they leave over: one step of `beam_search`.
+
+    Args:
+        residuals: `[N, beams, D]` float32, what each beam of a vector leaves over so far.
+        books: of one level, of Euclidean metric.
+        width: beams to keep, at least 1.
+        backend: as for `beam_search`.
+
+    Returns:
+        `[N, keep, D]` float32, the best first; keep is `width`, or all there are if that is less.
+
+    Raises:
+        ValueError: as `beam_search`.
+        RuntimeError: if the backend can't run here.
+    """
+    check_vectors(residuals, books)
+    if width < 1 or len(books.sizes) != 1 or books.metric != "euclidean":
+        raise ValueError(
+            f"beams need a width of at least 1 and one Euclidean level, "
+            f"got {width}, {len(books.sizes)} and {books.metric!r}"
+        )
+    module = choose(backend, residuals.device)
+    if not hasattr(module, "extend_beams"):
+        module = _module("torch")
+    with torch.autocast(residuals.device.type, enabled=False):
+        grown: Tensor = module.extend_beams(residuals.detach().float(), books, width)
+    return grown

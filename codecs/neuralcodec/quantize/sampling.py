@@ -1,0 +1,84 @@
+"""A bounded sample of a stream of vectors, so that sets larger than memory can be fitted on."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Generator, Tensor
+
+from neuralcodec.quantize.lookup.books import blocks, check_squares
+
+_CHUNK = 1 << 22  # numbers of a chunk
+
+
+def chunks(z: Tensor | Iterable[Tensor], dim: int) -> Iterator[Tensor]:
+    """Cut latents into chunks of vectors `[n, D]` float32, in their order.
+
+    Args:
+        z: `[B, D, T]`, float, or several such tensors.
+        dim: D.
+
+    Raises:
+        ValueError: if a shape or type is another, or a value is not finite.
+    """
+    rows = max(1, _CHUNK // dim)
+    waiting: list[Tensor] = []
+    for each in [z] if isinstance(z, Tensor) else z:
+        if each.ndim != 3 or each.shape[1] != dim or not each.is_floating_point():
+            raise ValueError(f"z must be float [B, {dim}, T], got {each.dtype} {[*each.shape]}")
+        for place in blocks(each.mT, rows):
+            vectors = each.detach().mT[place].float().reshape(-1, dim)
+            check_squares(vectors.square().sum(dim=1), "z")
+            waiting.append(vectors)
+            if sum(map(len, waiting)) >= rows:
+                yield torch.cat(waiting)
+                waiting = []
+    if waiting:
+        yield torch.cat(waiting)
+
+
+class Sample:
+    """Vectors drawn from a stream: each has the same chance to be among them, none is twice.
+
+    Every vector draws a random number; those with the largest stay.
+
+    Args:
+        size: vectors to hold at most.
+        generator: of the draw.
+
+    Attributes:
+        seen: vectors that came by.
+    """
+
+    def __init__(self, size: int, generator: Generator) -> None:
+        self.size, self.seen = size, 0
+        self._generator = generator
+        self._held: list[Tensor] = []
+        self._keys: list[Tensor] = []
+        self._count = 0
+
+    def add(self, vectors: Tensor) -> None:
+        """Let vectors `[n, D]` of the stream come by."""
+        self.seen += len(vectors)
+        self._held.append(vectors)
+        self._keys.append(torch.rand(len(vectors), generator=self._generator, dtype=torch.float64))
+        self._count += len(vectors)
+        if self._count > 2 * self.size:
+            self._thin()
+
+    def _thin(self) -> None:
+        keys, held = torch.cat(self._keys), torch.cat(self._held)
+        if len(keys) > self.size:
+            stay = keys.topk(self.size).indices.sort().values  # in the order of the stream
+            keys, held = keys[stay], held[stay.to(held.device)]
+        self._keys, self._held, self._count = [keys], [held], len(keys)
+
+    def vectors(self) -> Tensor:
+        """Give the sample, `[n, D]`, in the order of the stream.
+
+        Raises:
+            ValueError: if nothing came by.
+        """
+        if not self.seen:
+            raise ValueError("there are no latents to fit on")
+        self._thin()
+        return self._held[0]

@@ -1,0 +1,71 @@
+"""How well codebooks are used: a collapse shows here first.
+
+A histogram counts how often each entry was named, older batches for less: before a batch of
+training is counted, all counts are multiplied by `decay`. So it looks back over some
+`1 / (1 - decay)` batches.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_FADED = math.exp(-1)  # what is left of a count of one after 1 / (1 - decay) batches
+
+
+def entropy(histogram: Tensor) -> Tensor:
+    """Entropy of the codes of each level, in bits: what an ideal entropy coder would spend.
+
+    Args:
+        histogram: `[K, V]`, not negative.
+
+    Returns:
+        `[K]`, in 0..log2(V); NaN for a level of which nothing was counted.
+
+    >>> entropy(torch.tensor([[2.0, 2.0, 2.0, 2.0], [5.0, 0.0, 0.0, 0.0]]))
+    tensor([2., 0.])
+    """
+    share = histogram / histogram.sum(dim=1, keepdim=True)
+    nats: Tensor = torch.special.entr(share).sum(dim=1)
+    return nats / math.log(2)
+
+
+def usage(histogram: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Share of the entries of each level that are in use.
+
+    An entry is in use if its decayed count is at least 1/e: one vector within the last
+    `1 / (1 - decay)` batches is enough, a few more vectors count for longer.
+
+    Args:
+        histogram: `[K, V]`, not negative.
+        sizes: entries of each level.
+
+    Returns:
+        `[K]`, in 0..1; NaN for a level of which nothing was counted.
+    """
+    used = (histogram >= _FADED).sum(dim=1) / torch.tensor(sizes, device=histogram.device)
+    return torch.where(histogram.sum(dim=1) > 0, used, torch.nan)
+
+
+def table(sizes: Sequence[int], used: Tensor, bits: Tensor) -> str:
+    """Put the figures of all levels into a table to print; "-" where nothing was counted.
+
+    Args:
+        sizes: entries of each level.
+        used: `[K]`, `usage` of each level.
+        bits: `[K]`, `entropy` of each level.
+    """
+
+    def cell(value: float, form: str) -> str:
+        return "-" if math.isnan(value) else format(value, form)
+
+    lines = [f"{'level':>5} {'entries':>8} {'usage':>7} {'perplexity':>11} {'entropy (bits)':>15}"]
+    for level, (size, share, bit) in enumerate(
+        zip(sizes, used.tolist(), bits.tolist(), strict=True)
+    ):
+        lines.append(
+            f"{level:>5} {size:>8} {cell(share, '.1%'):>7} {cell(2**bit, '.1f'):>11} "
+            f"{cell(bit, '.2f'):>15}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,193 @@
+"""How codebooks learn: moving averages of what they code, and a new place for dead entries."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from neuralcodec.quantize import distributed
+from neuralcodec.quantize.gradient import Gradient
+from neuralcodec.quantize.kmeans import count_and_sum
+
+_DEAD_SHARE = 0.1  # of the mean count: below it an entry may be dead, however small the batches are
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a quantizer trains.
+
+    Attributes:
+        codebooks: "ema": each entry is a moving average of the vectors it codes, and no optimizer
+            sees it; "gradient": the codebooks are a parameter that `codebook_loss` moves.
+        decay: of the moving averages and of the usage histogram, a batch; 0 <= decay < 1.
+        epsilon: of the Laplace smoothing of counts, above 0.
+        threshold_ema_dead_code: an entry that codes fewer vectors a batch, by moving average,
+            moves onto a random vector of the batch; 0: never. In batches so small that a tenth of
+            the mean count is less than this, that tenth is the threshold, or every entry would be
+            dead.
+        gradient: what the encoder is told, "straight_through" or "rotation".
+        quantizer_dropout: chance that an item of a batch uses a random number of levels, uniform
+            in 1..K, instead of all (Zeghidour et al. 2021, section III-C); 0..1.
+        start_vectors: vectors an entry that are collected from the first batches for a k-means
+            start; 0: the entries start at random and there is no k-means.
+
+    Raises:
+        ValueError: if a value is outside its range.
+    """
+
+    codebooks: Literal["ema", "gradient"] = "ema"
+    decay: float = 0.99
+    epsilon: float = 1e-5
+    threshold_ema_dead_code: float = 2.0
+    gradient: Gradient = "straight_through"
+    quantizer_dropout: float = 0.0
+    start_vectors: int = 16
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("codebooks", self.codebooks, ("ema", "gradient")),
+            ("gradient", self.gradient, get_args(Gradient)),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+        for holds, name, limits in (
+            (0 <= self.decay < 1, "decay", "in 0 <= decay < 1"),
+            (self.epsilon > 0, "epsilon", "above 0"),
+            (self.threshold_ema_dead_code >= 0, "threshold_ema_dead_code", "at least 0"),
+            (0 <= self.quantizer_dropout <= 1, "quantizer_dropout", "in 0..1"),
+            (self.start_vectors >= 0, "start_vectors", "at least 0"),
+        ):
+            if not holds:
+                raise ValueError(f"{name} must be {limits}, got {getattr(self, name)}")
+
+
+def draw_levels(batch: int, levels: int, dropout: float, device: torch.device) -> Tensor:
+    """Draw how many levels each item uses, int64 `[B]`: with chance `dropout` any of 1..levels."""
+    used = torch.full((batch,), levels, device=device)
+    if dropout == 0:
+        return used
+    drawn = torch.randint(1, levels + 1, (batch,), device=device)
+    return torch.where(torch.rand(batch, device=device) < dropout, drawn, used)
+
+
+def check_levels(given: Tensor, batch: int, levels: int) -> Tensor:
+    """Check numbers of levels for the items of a batch.
+
+    Raises:
+        ValueError: unless they are int64 `[B]` in 1..levels.
+    """
+    if given.shape != (batch,) or given.dtype != torch.int64:
+        raise ValueError(
+            f"item_codebooks must be int64 [{batch}], got {given.dtype} {list(given.shape)}"
+        )
+    if ((given < 1) | (given > levels)).any():
+        raise ValueError(f"item_codebooks must lie in 1..{levels}, got {given.tolist()}")
+    return given
+
+
+@dataclass(frozen=True)
+class State:
+    """The tensors of a quantizer that training writes to, in place.
+
+    Attributes:
+        codebooks: `[K, V, D]`.
+        counts: `[K, V]`, moving average of how many vectors of a batch an entry codes; zero for a
+            level that saw none yet.
+        sums: `[K, V, D]`, moving average of their sum; None if a gradient moves the codebooks.
+        histogram: `[K, V]`, see `statistics`.
+        valid: `[K, V]` bool, False beyond the size of a level; only read.
+    """
+
+    codebooks: Tensor
+    counts: Tensor
+    sums: Tensor | None
+    histogram: Tensor
+    valid: Tensor
+
+    def restart(self, codebooks: Tensor) -> None:
+        """Take other codebooks, of which nothing is counted yet."""
+        self.codebooks.copy_(codebooks)
+        self.counts.zero_()
+        self.histogram.zero_()
+        if self.sums is not None:
+            self.sums.zero_()
+
+
+def _tally(inputs: Sequence[Tensor], codes: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Count `[K, V]` and add up `[K, V, D]` the vectors of each entry, over all processes."""
+    sums = torch.zeros_like(like)
+    counts = torch.zeros_like(sums[:, :, 0])
+    for k, vectors in enumerate(inputs):
+        found = codes[:, :, k].flatten()
+        if len(found):
+            counts[k], sums[k] = count_and_sum(vectors.flatten(0, 1), found, like.shape[1])
+    distributed.add_all(counts, sums)
+    return counts, sums
+
+
+def _smooth(counts: Tensor, size: Tensor, epsilon: float) -> Tensor:
+    """Laplace smoothing of counts `[K, V]`: no entry is left with none, the total stays."""
+    total = counts.sum(dim=1, keepdim=True)
+    return (counts + epsilon) / (total + size * epsilon) * total
+
+
+def _draw_vectors(inputs: Sequence[Tensor], dead: Tensor, codebooks: Tensor) -> Tensor:
+    """Draw a vector of the first process's batch for each dead entry, `[n, D]` in their order.
+
+    Where that process has no vectors of a level, its dead entries stay where they are.
+    """
+    drawn = []
+    for k, wanting in enumerate(dead):
+        vectors = inputs[k].flatten(0, 1) if k < len(inputs) else codebooks.new_empty(0)
+        if len(vectors) == 0:
+            drawn.append(codebooks[k][wanting])
+            continue
+        place = torch.randint(len(vectors), (int(wanting.sum()),), device=vectors.device)
+        drawn.append(vectors[place])
+    joined = torch.cat(drawn)
+    distributed.copy_first(joined)
+    return joined
+
+
+@torch.no_grad()
+def learn(state: State, options: Training, inputs: Sequence[Tensor], codes: Tensor) -> None:
+    """Let codebooks learn from a batch: moving averages, then a new place for dead entries.
+
+    The moving averages of van den Oord et al. 2017, appendix A.1 (arXiv:1711.00937); they begin as
+    if each entry had coded an equal part of the first batch. All vectors count at every level that
+    was looked up, also where quantizer dropout left the level out of an item's sum. A level that
+    no vector came to, in any process, keeps all its state.
+
+    Args:
+        state: written to.
+        options: decay, threshold and the like.
+        inputs: of each level looked up `[B, T, D]` float32.
+        codes: `[B, T, K']` int64 of these levels.
+    """
+    books, counts, sums, decay = state.codebooks, state.counts, state.sums, options.decay
+    batch_counts, batch_sums = _tally(inputs, codes, books)
+    total = batch_counts.sum(dim=1, keepdim=True)  # [K, 1]
+    size = state.valid.sum(dim=1, keepdim=True)
+    seen = total > 0
+    fresh = counts.sum(dim=1, keepdim=True) == 0
+    if sums is not None:
+        begun = torch.where((seen & fresh)[..., None], books * (total / size)[..., None], sums)
+        sums.copy_(torch.where(seen[..., None], torch.lerp(batch_sums, begun, decay), sums))
+    begun = torch.where(fresh, total / size * state.valid, counts)
+    counts.copy_(torch.where(seen, torch.lerp(batch_counts, begun, decay), counts))
+    histogram = state.histogram
+    histogram.copy_(torch.where(seen, decay * histogram + batch_counts, histogram))
+    if sums is not None:
+        means = sums / _smooth(counts, size, options.epsilon)[..., None]
+        books.copy_(torch.where(seen[..., None], means, books))
+
+    mean = counts.sum(dim=1, keepdim=True) / size
+    limit = (_DEAD_SHARE * mean).clamp(max=options.threshold_ema_dead_code).expand_as(counts)
+    dead = (counts < limit) & state.valid & seen
+    if dead.any():
+        books[dead] = _draw_vectors(inputs, dead, books).to(books)
+        counts[dead] = limit[dead]
+        if sums is not None:
+            sums[dead] = books[dead] * limit[dead][:, None]

@@ -1,0 +1,295 @@
+"""Tables and figure of `bench_lookup`, from its record alone."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from lookup_peers import CHUNKED, FLAT, SGEMM, VQP, Shape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from reporting import (
+    COLOURS,
+    MARKERS,
+    figures,
+    machine_lines,
+    markdown_table,
+    save_figure,
+    verdict,
+    write_csv,
+    write_text,
+)
+from timing import geometric_mean
+
+from neuralcodec import plot
+
+Row = Mapping[str, Any]
+
+_OURS = "ours, auto"
+_LARGE = 22_500  # vectors from which the claims about throughput hold
+_WIDE = 128  # D from which ours is held against sgemm
+_HOW = """`ratio`: how many times longer the other takes than ours (`backend="auto"`), the median
+over rounds in which both ran one right after the other; above 1, ours is faster. Ours includes the
+preparation of the codebooks, the others had theirs prepared before the clock started. GFLOP/s count
+the inner products alone, 2 N D V K, whoever computes them. `sgemm` is `torch.mm` of `[N, D]` by
+`[D, V]`, K times, into memory that is there already. `dac` searches by cosine and is held against
+our search by cosine at the same shape; the projections of its quantizer are taken out. FAISS's
+ResidualQuantizer is greedy (`max_beam_size=1`) and packs its codes into bits. A ratio with its own
+N was measured on fewer vectors, ours as well, for the other would have taken too long or too much
+memory on all. Vectors and codebooks are Gaussian; all these searches look at every entry."""
+
+
+def _shapes(rows: Sequence[Row]) -> list[Shape]:
+    found = [(row["dim"], row["codebook_size"], row["num_codebooks"]) for row in rows]
+    return list(dict.fromkeys(found))
+
+
+def _contestants(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row["contestant"] for row in rows if row["contestant"] != SGEMM))
+
+
+def _short(count: int) -> str:
+    return f"{count / 1000:g}k" if count >= 1000 else str(count)
+
+
+def _ratio(row: Row | None) -> str:
+    if row is None:
+        return "-"
+    note = "" if row["vectors"] == row["vectors_asked"] else f" (N={_short(row['vectors'])})"
+    return figures(float(row["ratio"])) + note
+
+
+def _of(rows: Sequence[Row], shape: Shape) -> list[Row]:
+    return [row for row in rows if _shapes([row]) == [shape]]
+
+
+def _ours(rows: Sequence[Row]) -> tuple[float | None, float | None]:
+    """Seconds and GFLOP/s of our Euclidean search where it had all the vectors."""
+    whole = [
+        row for row in rows if row["vectors"] == row["vectors_asked"] and row["metric"] != "cosine"
+    ]
+    if not whole:
+        return None, None
+    return median(row["ours_seconds"] for row in whole), median(row["ours_gflops"] for row in whole)
+
+
+def speed_table(rows: Sequence[Row]) -> str:
+    """Write the table of one device and one N: a line a shape, a column a contestant."""
+    names = _contestants(rows)
+    header = ["D, V, K", "ours ms", "GFLOP/s", "sgemm GFLOP/s", "share", *names]
+    lines = []
+    for shape in _shapes(rows):
+        part = _of(rows, shape)
+        by = {row["contestant"]: row for row in part}
+        seconds, rate = _ours(part)
+        ceiling = by.get(SGEMM)
+        lines.append(
+            [
+                ", ".join(map(str, shape)),
+                None if seconds is None else seconds * 1e3,
+                rate,
+                ceiling and ceiling["gflops"],
+                ceiling and float(ceiling["ratio"]),
+                *(_ratio(by.get(name)) for name in names),
+            ]
+        )
+    return markdown_table(header, lines)
+
+
+def claims(rows: Sequence[Row]) -> list[list[object]]:
+    """Hold the CPU figures against what issue 3 asks for."""
+    cpu = [row for row in rows if row["device"] == "cpu"]
+
+    def ratios(name: str, least: int = 0, most: float = float("inf"), dim: int = 0) -> list[float]:
+        return [
+            row["ratio"]
+            for row in cpu
+            if row["contestant"] == name
+            and least <= row["vectors_asked"] <= most
+            and row["dim"] >= dim
+        ]
+
+    flat, vqp = ratios(FLAT, _LARGE), ratios(VQP)
+    ceiling, streaming = ratios(SGEMM, _LARGE, dim=_WIDE), ratios(CHUNKED, most=1_000)
+
+    def least(values: Sequence[float]) -> float | None:
+        return min(values, default=None)
+
+    mean = geometric_mean(flat) if flat else None
+    return [
+        verdict(f"least ratio, {FLAT}, N >= 22,500", least(flat), 1.0, at_least=True),
+        verdict(f"geometric mean of these {len(flat)}", mean, 1.25, at_least=True),
+        verdict(f"least ratio, {VQP}", least(vqp), 8.0, at_least=True),
+        verdict("least share of sgemm, D >= 128, N >= 22,500", least(ceiling), 0.75, at_least=True),
+        verdict(f"least ratio, {CHUNKED}, N = 1,000", least(streaming), 1.0, at_least=True),
+    ]
+
+
+def checks_table(rows: Sequence[Row]) -> str:
+    """Write, a contestant, the share of vectors with other codes, and the worst excess."""
+    lines = []
+    for name in _contestants(rows):
+        part = [row for row in rows if row["contestant"] == name]
+        answer = "yes" if all(row["same"] for row in part) else "NO, not timed where it differs"
+        mismatch = max(row["mismatch"] for row in part)
+        lines.append(
+            [name, f"{100 * mismatch:.2f} %", f"{max(row['excess'] for row in part):.1e}", answer]
+        )
+    header = ["contestant", "vectors with another code, at most", "worst excess", "near ties alone"]
+    return markdown_table(header, lines)
+
+
+def memory_table(rows: Sequence[Row]) -> str:
+    """Write the memory beyond input and codes: a line a shape and contestant."""
+    header = ["contestant", "D, V, K", "N", "codes MiB", "beyond input and codes, MiB"]
+    lines = [
+        [
+            row["contestant"],
+            f"{row['dim']}, {row['codebook_size']}, {row['num_codebooks']}",
+            row["vectors"],
+            row["codes_mib"],
+            row["mib"],
+        ]
+        for row in rows
+    ]
+    return markdown_table(header, lines)
+
+
+def _look(name: str, names: Sequence[str]) -> dict[str, Any]:
+    """Give the colour and marker of a contestant, the same in all panels."""
+    if name == _OURS:
+        return {"color": "k", "marker": "_"}
+    if name == SGEMM:
+        return {"color": "#7F7F7F", "marker": "*"}
+    place = names.index(name)
+    return {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
+
+
+def _name_shapes(ax: Axes, shapes: Sequence[Shape]) -> None:
+    labels = [f"{dim}\n{size}" for dim, size, _ in shapes]
+    ax.set_xticks(range(len(shapes)), labels, fontsize=8)
+    ax.set_xlabel("D above V", fontsize=8)
+
+
+def _draw_ratios(ax: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
+    shapes = _shapes(rows)
+    for i, name in enumerate(names):
+        shift = 0.8 * ((i + 0.5) / len(names) - 0.5)
+        for x, shape in enumerate(shapes):
+            for row in _of(rows, shape):
+                if row["contestant"] == name:
+                    look = _look(name, names)
+                    ends = [row["lowest_ratio"], row["highest_ratio"]]
+                    ax.plot([x + shift] * 2, ends, color=look["color"], linewidth=0.8)
+                    ax.plot(x + shift, row["ratio"], label=name, linestyle="", ms=4, **look)
+    ax.axhline(1, color="k", linewidth=1)
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.set_ylabel("their time / ours")
+    _name_shapes(ax, shapes)
+
+
+def _draw_rates(ax: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
+    shapes = _shapes(rows)
+    rates = {_OURS: [_ours(_of(rows, shape))[1] for shape in shapes]}
+    for name in (FLAT, SGEMM):
+        by = {_shapes([row])[0]: row["gflops"] for row in rows if row["contestant"] == name}
+        rates[name] = [by.get(shape) for shape in shapes]
+    for name, values in rates.items():
+        if any(value is not None for value in values):
+            known = [np.nan if value is None else value for value in values]
+            ax.plot(range(len(shapes)), known, label=name, linewidth=1.2, **_look(name, names))
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel("GFLOP/s")
+    _name_shapes(ax, shapes)
+
+
+def draw(rows: Sequence[Row], title: str) -> Figure:
+    """Draw one device: ratios above, rates below, a column for each N."""
+    sizes = sorted({row["vectors_asked"] for row in rows})
+    names = _contestants(rows)
+    figure = Figure(figsize=(4.6 * len(sizes), 6.5), layout="constrained")
+    panels = figure.subplots(2, len(sizes), squeeze=False, sharey="row")
+    for column, size in enumerate(sizes):
+        part = [row for row in rows if row["vectors_asked"] == size]
+        _draw_ratios(panels[0, column], part, names)
+        panels[0, column].set_title(f"N = {size:,}", fontsize=10)
+        _draw_rates(panels[1, column], part, names)
+    found: dict[str, Any] = {}
+    for ax in panels.flat:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    figure.legend(
+        found.values(),
+        found.keys(),
+        loc="outside upper left",
+        ncols=5,
+        frameon=False,
+        fontsize=8,
+        title=f"{title}; lines: least to greatest ratio of all rounds",
+        alignment="left",
+        title_fontsize=9,
+    )
+    return figure
+
+
+def _device_parts(record: Mapping[str, Any], device: str, folder: Path) -> list[str]:
+    rows = [row for row in record["timings"] if row["device"] == device]
+    name = {"cpu": "CPU", "cuda": "CUDA"}[device]
+    if not rows:
+        return [f"## {name}", "Not measured."]
+    file = "lookup.png" if device == "cpu" else f"lookup_{device}.png"
+    machine = record["machine"]
+    hardware = machine["cpu"] if device == "cpu" else machine["gpu"]
+    with plot.style():
+        save_figure(
+            draw(rows, f"{hardware}, torch {machine['versions']['torch']}"), folder / "plots" / file
+        )
+    parts = [f"## {name}: {hardware}", f"![Ratios and rates](plots/{file})"]
+    for size in sorted({row["vectors_asked"] for row in rows}):
+        part = [row for row in rows if row["vectors_asked"] == size]
+        parts += [f"### N = {size:,}", speed_table(part)]
+    return parts
+
+
+def write_report(record: Mapping[str, Any], folder: Path) -> None:
+    """Write `lookup.md`, `lookup.csv` and the figures of a record into a folder."""
+    checks = [row for row in record["checks"] if row["mismatch"] is not None]
+    missing = ", ".join(record["missing"])
+    write_csv(folder / "lookup.csv", record["timings"])
+    write_text(
+        folder / "lookup.md",
+        [
+            "# Codebook lookup",
+            machine_lines(record["machine"]),
+            _HOW,
+            f"Not installed, so not measured: {missing}." if missing else "",
+            "## Asked for (issue 3)",
+            markdown_table(["claim", "bound", "measured", "kept"], claims(record["timings"])),
+            *_device_parts(record, "cpu", folder),
+            *_device_parts(record, "cuda", folder),
+            "## Same codes?",
+            f"On {len(checks)} pairs of contestant and shape, 2,000 vectors each. Excess: by how "
+            "much a code is farther from its residual than the nearest entry, relative to the "
+            f"vector's squared length; up to {record['tolerance']:g} float32 explains it.",
+            checks_table(checks),
+            "## Memory" if record["memory"] else "",
+            memory_table(record["memory"]) if record["memory"] else "",
+        ],
+    )
+
+
+def write_memory(machine: Mapping[str, Any], row: Row, folder: Path) -> None:
+    """Write `memory.md`: what encoding very many vectors needs."""
+    claim = verdict("GiB beyond input and codes", row["mib"] / 1024, 1.0, at_least=False)
+    write_text(
+        folder / "memory.md",
+        [
+            "# Memory of encoding many vectors",
+            machine_lines(machine),
+            memory_table([row]),
+            f"It took {row['seconds']:.0f} s.",
+            markdown_table(["claim", "bound", "measured", "kept"], [claim]),
+        ],
+    )

@@ -1,0 +1,115 @@
+"""What the benchmarks write: Markdown tables, CSV files and a line on the machine."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+Row = Mapping[str, Any]
+
+COLOURS = "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #F0E442".split()
+"""Of Okabe and Ito (2008), which colour-blind people can tell apart."""
+
+MARKERS = "osD^vPX<"
+
+
+def figures(value: object, digits: int = 3) -> str:
+    """Write a number with so many significant digits, thousands with a comma, a gap as a dash.
+
+    >>> figures(0.012345), figures(22500.4), figures(7.0), figures(None)
+    ('0.0123', '22,500', '7.00', '-')
+    """
+    if value is None:
+        return "-"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    return f"{value:#.{digits}g}"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Write a Markdown table, text to the left and numbers to the right.
+
+    Raises:
+        ValueError: if a row has another number of cells than the header.
+
+    >>> print(markdown_table(["peer", "ratio"], [["faiss", 1.5]]))
+    | peer | ratio |
+    |---|---:|
+    | faiss | 1.50 |
+    """
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"a row has {len(row)} cells, the header {len(header)}: {row}")
+    first = rows[0] if rows else header
+    rules = ["---" if isinstance(cell, str) and i == 0 else "---:" for i, cell in enumerate(first)]
+    lines = [header, *([figures(cell) for cell in row] for row in rows)]
+    written = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([written[0], "|" + "|".join(rules) + "|", *written[1:]])
+
+
+def machine_lines(machine: Mapping[str, Any]) -> str:
+    """Name the machine, the versions and the threads in a sentence each."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    threads = ", ".join(f"{name} {count}" for name, count in machine["threads"].items())
+    gpu = machine["gpu"] or "none"
+    return (
+        f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['vector_instructions']}, "
+        f"{machine['memory_gib']:g} GiB of memory, GPU: {gpu}; {machine['system']}, "
+        f"Python {machine['python']}; {machine['date']}.\n"
+        f"Versions: {versions}.\n"
+        f"Threads: {threads}; variables that limit them were unset for all alike."
+    )
+
+
+def verdict(claim: str, value: float | None, bound: float, *, at_least: bool) -> list[object]:
+    """Make a row that says whether a figure keeps to its bound: claim, bound, value, answer."""
+    sign = ">=" if at_least else "<="
+    if value is None:
+        answer = "not measured"
+    else:
+        answer = "yes" if (value >= bound if at_least else value <= bound) else "NO"
+    return [claim, f"{sign} {bound:g}", value, answer]
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows of the same keys; lists and gaps are left out of a CSV file's cells.
+
+    Raises:
+        ValueError: if there is no row.
+    """
+    if not rows:
+        raise ValueError(f"{path.name} not written: there is no row")
+    names = [name for name, value in rows[0].items() if not isinstance(value, list | tuple)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(names)
+        for row in rows:
+            cells = [row[name] for name in names]
+            writer.writerow([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells])
+
+
+def write_json(path: Path | None, record: object) -> None:
+    """Write everything measured, if a file is named."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def write_text(path: Path, parts: Sequence[str]) -> None:
+    """Write the parts of a Markdown file, an empty line between them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Save a figure as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)

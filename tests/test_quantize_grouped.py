@@ -1,0 +1,168 @@
+"""Laws of residual quantizers side by side."""
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from neuralcodec.quantize import (
+    GroupedResidualVectorQuantizer,
+    ResidualVectorQuantizer,
+    SplitResidualVectorQuantizer,
+    Training,
+)
+
+AT_ONCE = Training(start_vectors=1)
+
+
+def grouped(rng: Generator, **options: Any) -> GroupedResidualVectorQuantizer:
+    """Two groups of three levels of four entries, for latents of dim 6."""
+    return GroupedResidualVectorQuantizer(
+        [ResidualVectorQuantizer(3, 3, (4, 3, 2), **options) for _ in range(2)]
+    ).fit(latents(rng))
+
+
+def split(rng: Generator, **options: Any) -> SplitResidualVectorQuantizer:
+    """A part of one level and a part of three, for latents of dim 6."""
+    return SplitResidualVectorQuantizer(
+        [
+            ResidualVectorQuantizer(6, 1, 5, codebook_dim=2, projection="shared"),
+            ResidualVectorQuantizer(6, 3, 4, codebook_dim=3, projection="shared", **options),
+        ]
+    ).fit(latents(rng))
+
+
+def latents(rng: Generator) -> Tensor:
+    return torch.randn(2, 6, 60, generator=rng)
+
+
+def parts(module: Any) -> list[ResidualVectorQuantizer]:
+    return list(module.parts)
+
+
+def test_groups_code_their_slices_in_the_order_of_levels(rng: Generator) -> None:
+    rvq, z = grouped(rng), latents(rng)
+    codes = rvq.encode(z)
+    assert rvq.codebook_sizes == (4, 4, 3, 3, 2, 2)
+    for group, part in enumerate(parts(rvq)):
+        channels = slice(3 * group, 3 * group + 3)
+        own = part.encode(z[:, channels])
+        assert torch.equal(codes[:, group::2], own)
+        assert torch.equal(rvq.decode(codes)[:, channels], part.decode(own))
+    assert torch.equal(codes.amax((0, 2)) < torch.tensor(rvq.codebook_sizes), torch.ones(6).bool())
+
+
+def test_parts_of_a_split_code_the_same_latents_and_add_up(rng: Generator) -> None:
+    rvq, z = split(rng), latents(rng)
+    codes = rvq.encode(z)
+    assert rvq.codebook_sizes == (5, 4, 4, 4)
+    first, second = parts(rvq)
+    assert torch.equal(codes, torch.cat([first.encode(z), second.encode(z)], dim=1))
+    assert torch.allclose(
+        rvq.decode(codes), first.decode(codes[:, :1]) + second.decode(codes[:, 1:])
+    )
+    assert torch.equal(rvq.decode(codes[:, :1]), first.decode(codes[:, :1]))
+
+
+@pytest.mark.parametrize(("make", "counts"), [(grouped, (2, 4, 6)), (split, (1, 2, 3, 4))])
+def test_prefixes_are_codes_and_forward_agrees(
+    make: Any, counts: tuple[int, ...], rng: Generator
+) -> None:
+    rvq, z = make(rng, frame_rate=50.0).eval(), latents(rng)
+    codes = rvq.encode(z)
+    for count in counts:
+        assert torch.equal(rvq.encode(z, count), codes[:, :count])
+        result = rvq(z, count)
+        assert torch.equal(result.codes, codes[:, :count])
+        assert torch.allclose(result.quantized, rvq.decode(codes[:, :count]), atol=1e-5)
+        assert result.num_codebooks.tolist() == [count, count]
+    assert result.bitrate_kbps is None or make is grouped
+    wide = rvq.encode(z, beam_width=16)
+    assert wide.shape == codes.shape
+    assert not torch.equal(wide, codes)
+
+
+def test_groups_have_gradient_one_the_summed_rate_and_the_mean_loss(rng: Generator) -> None:
+    rvq, z = grouped(rng, frame_rate=50.0).eval(), latents(rng).requires_grad_()
+    result = rvq(z)
+    (arrived,) = torch.autograd.grad(result.quantized.sum(), z, retain_graph=True)
+    assert (arrived == 1).all()
+    bits = torch.tensor(rvq.codebook_sizes).log2().sum()
+    assert torch.allclose(result.bitrate_kbps, (bits * 0.05).expand(2))
+    errors = [(z - rvq.decode(result.codes[:, :k])).square().mean() for k in (2, 4, 6)]
+    assert torch.allclose(result.commitment_loss, torch.stack(errors).mean())
+
+
+def test_groups_share_one_draw_of_dropout_and_a_split_keeps_its_first_part(rng: Generator) -> None:
+    dropout = Training(start_vectors=1, quantizer_dropout=1.0)
+    z = torch.randn(60, 6, 4, generator=rng)
+    levels = []
+    for make, allowed in ((grouped, {2, 4, 6}), (split, {2, 3, 4})):
+        rvq = make(rng, training=dropout)
+        decoders = make(rng).load_state_dict(rvq.state_dict(), strict=True)
+        assert not decoders.missing_keys
+        frozen = make(rng)
+        frozen.load_state_dict(rvq.state_dict())
+        result = rvq(z)
+        levels.append(set(result.num_codebooks.tolist()))
+        assert levels[-1] == allowed
+        for item in range(5):
+            count = int(result.num_codebooks[item])
+            expected = frozen.decode(result.codes[item : item + 1, :count])[0]
+            assert torch.allclose(result.quantized[item], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [grouped, split])
+def test_statistics_are_in_the_order_of_the_codes(make: Any, rng: Generator) -> None:
+    rvq = make(rng)
+    codes = rvq(latents(rng)).codes
+    for k, size in enumerate(rvq.codebook_sizes):
+        share = torch.bincount(codes[:, k].flatten(), minlength=size) / codes[:, k].numel()
+        assert torch.allclose(
+            rvq.entropy[k], torch.special.entr(share).sum() / torch.log(torch.tensor(2.0))
+        )
+        assert rvq.usage[k] == (share > 0).float().mean()
+    assert torch.equal(rvq.perplexity, rvq.entropy.exp2())
+    assert len(rvq.summary().splitlines()) == 1 + rvq.num_codebooks
+
+
+@pytest.mark.parametrize("make", [grouped, split])
+def test_state_dict_round_trip(make: Any, rng: Generator) -> None:
+    rvq, other, z = make(rng), make(rng), latents(rng)
+    assert not torch.equal(other.encode(z), rvq.encode(z))
+    file = io.BytesIO()
+    torch.save(rvq.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(other.encode(z), rvq.encode(z))
+
+
+def test_bad_input_names_value_and_limit(rng: Generator) -> None:
+    groups, two = grouped(rng), split(rng)
+    z = latents(rng)
+    with pytest.raises(ValueError, match="multiple of the 2 groups, got 3"):
+        groups.encode(z, 3)
+    with pytest.raises(ValueError, match="multiple of the 2 groups, got 5"):
+        groups.decode(torch.zeros(1, 5, 2, dtype=torch.int64))
+    for count in (0, 7):
+        with pytest.raises(ValueError, match=rf"num_codebooks must be 1..6, got {count}"):
+            groups.encode(z, count)
+    with pytest.raises(ValueError, match=r"num_codebooks must be 1..4, got 5"):
+        two.decode(torch.zeros(1, 5, 2, dtype=torch.int64))
+    for rvq in (groups, two):
+        with pytest.raises(ValueError, match=r"\[B, 6, T\]"):
+            rvq.encode(z[:, :5])
+        with pytest.raises(ValueError, match="int64"):
+            rvq.decode(torch.zeros(1, 4, 2))
+        with pytest.raises(ValueError, match="NaN"):
+            rvq.encode(z * torch.nan)
+    for kind in (GroupedResidualVectorQuantizer, SplitResidualVectorQuantizer):
+        with pytest.raises(ValueError, match="got none"):
+            kind([])
+        with pytest.raises(ValueError, match="alike in dim"):
+            kind([ResidualVectorQuantizer(2, 1, 4), ResidualVectorQuantizer(3, 1, 4)])
+    dropping = ResidualVectorQuantizer(6, 2, 4, training=Training(quantizer_dropout=0.5))
+    with pytest.raises(ValueError, match=r"last part only, got \[0.5, 0.0\]"):
+        SplitResidualVectorQuantizer([dropping, ResidualVectorQuantizer(6, 2, 4)])
