@@ -2,7 +2,7 @@
 
     python experiments/bench_lookup.py --json lookup.json     # all; more than an hour on two cores
     python experiments/bench_lookup.py --quick --out /tmp/lookup
-    python experiments/bench_lookup.py --redraw lookup.json   # tables and figure from the record
+    python experiments/bench_lookup.py --redraw lookup.json   # tables and figure from records
     python experiments/bench_lookup.py --memory-10m           # 10 million vectors, 8 GiB of memory
 
 It needs the packages of the extra `bench` and, for those peers, `encodec` and
@@ -186,6 +186,8 @@ def time_all(
         for contestant in contestants(device):
             if (device, *shape, contestant.name) not in same:
                 continue
+            if arguments.only and contestant.name not in arguments.only:
+                continue
             row = time_one(contestant, case, device, arguments.repeats, arguments.budget)
             print(
                 f"{device} D={shape[0]} V={shape[1]} K={shape[2]} N={row['vectors']}: "
@@ -254,6 +256,7 @@ def memory_all(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             contestant.name: affordable(contestant, case)
             for contestant in (_OURS, *contestants("cpu"))
             if contestant.name != SGEMM
+            and not (arguments.only and contestant.name not in (_OURS.name, *arguments.only))
         }
         for name, count in counts.items():
             rows.append(measure_memory(name, shape, count))
@@ -274,6 +277,20 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def joined(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Put the timings and the memory of several records of one machine together.
+
+    Raises:
+        ValueError: if they are of machines that differ.
+    """
+    if any(record["machine"] != records[0]["machine"] for record in records):
+        raise ValueError("the records are of machines or versions that differ")
+    rows = {
+        name: [row for record in records for row in record[name]] for name in ("timings", "memory")
+    }
+    return records[0] | rows
+
+
 def _shape(text: str) -> Shape:
     numbers = [int(part) for part in text.split(",")]
     if len(numbers) not in (2, 3):
@@ -288,13 +305,20 @@ def _arguments() -> argparse.Namespace:
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     parser.add_argument("--shapes", type=_shape, nargs="+", default=SHAPES, metavar="D,V[,K]")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N")
+    names = [each.name for each in CONTESTANTS]
+    parser.add_argument("--only", nargs="+", choices=names, help="contestants to time; default all")
     parser.add_argument("--devices", choices=devices, nargs="+", default=devices)
     parser.add_argument("--repeats", type=int, default=9, help="rounds of a pair, at most")
     parser.add_argument("--budget", type=float, default=40.0, help="seconds a pair, about")
     parser.add_argument("--quick", action="store_true", help="two shapes, small sizes, few rounds")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     parser.add_argument("--out", type=Path, default=_results(), help="folder of the tables")
-    parser.add_argument("--redraw", type=Path, help="measure nothing, read what --json wrote")
+    parser.add_argument(
+        "--redraw",
+        type=Path,
+        nargs="+",
+        help="measure nothing, read what --json wrote",
+    )
     parser.add_argument(
         "--memory-10m", action="store_true", help="the memory of 10 million vectors"
     )
@@ -326,7 +350,7 @@ def main() -> None:
         write_memory(machine(), row, arguments.out)
         return
     if arguments.redraw:
-        record = json.loads(arguments.redraw.read_text(encoding="utf-8"))
+        record = joined([json.loads(path.read_text(encoding="utf-8")) for path in arguments.redraw])
     else:
         record = measure(arguments)
         write_json(arguments.json, record)

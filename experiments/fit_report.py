@@ -24,7 +24,7 @@ Row = Mapping[str, Any]
 
 _NMSE = "NMSE is sum |z - q|^2 / sum |z|^2 over all latents, their mean not taken out."
 _RIVAL = "FAISS ResidualQuantizer"
-_BELOW = {16: 9.0, 30: 17.0, 46: 25.0}  # per cent below greedy that issue 3 asks for
+_BELOW = {16: 9.0, 30: 17.0, 46: 25.0}  # per cent below greedy: the targets
 
 
 def _by_name(rows: Sequence[Row]) -> dict[str, Row]:
@@ -97,7 +97,7 @@ def write_fit(record: Mapping[str, Any], folder: Path) -> None:
             "ResidualQuantizer, vector-quantize-pytorch its k-means start with 10 iterations.",
             markdown_table(header, [[row[column] for column in columns] for row in rows]),
             "![Error over time](plots/fit.png)",
-            "## Asked for (issue 3)",
+            "## Targets",
             markdown_table(["claim", "bound", "measured", "kept"], _fit_claims(rows, width)),
         ],
     )
@@ -212,7 +212,7 @@ def write_beam(record: Mapping[str, Any], folder: Path) -> None:
             "(`use_beam_LUT`) that were computed before the clock started. Ours prepares its "
             "codebooks within the time. The latents are of speakers that nothing was fitted on.",
             _race_table(record["races"]) if record["races"] else "FAISS is not installed.",
-            "## Asked for (issue 3)",
+            "## Targets",
             markdown_table(["claim", "bound", "measured", "kept"], _beam_claims(record)),
         ],
     )

@@ -37,7 +37,8 @@ the inner products alone, 2 N D V K, whoever computes them. `sgemm` is `torch.mm
 our search by cosine at the same shape; the projections of its quantizer are taken out. FAISS's
 ResidualQuantizer is greedy (`max_beam_size=1`) and packs its codes into bits. A ratio with its own
 N was measured on fewer vectors, ours as well, for the other would have taken too long or too much
-memory on all. Vectors and codebooks are Gaussian; all these searches look at every entry."""
+memory on all; a dash was not measured. Vectors and codebooks are Gaussian; all of these look at
+every entry."""
 
 
 def _shapes(rows: Sequence[Row]) -> list[Shape]:
@@ -98,7 +99,7 @@ def speed_table(rows: Sequence[Row]) -> str:
 
 
 def claims(rows: Sequence[Row]) -> list[list[object]]:
-    """Hold the CPU figures against what issue 3 asks for."""
+    """Hold the CPU figures against the targets."""
     cpu = [row for row in rows if row["device"] == "cpu"]
 
     def ratios(name: str, least: int = 0, most: float = float("inf"), dim: int = 0) -> list[float]:
@@ -265,7 +266,7 @@ def write_report(record: Mapping[str, Any], folder: Path) -> None:
             machine_lines(record["machine"]),
             _HOW,
             f"Not installed, so not measured: {missing}." if missing else "",
-            "## Asked for (issue 3)",
+            "## Targets",
             markdown_table(["claim", "bound", "measured", "kept"], claims(record["timings"])),
             *_device_parts(record, "cpu", folder),
             *_device_parts(record, "cuda", folder),

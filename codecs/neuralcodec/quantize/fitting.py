@@ -23,13 +23,13 @@ from neuralcodec.quantize.kmeans import count_and_sum, kmeans, nearest
 from neuralcodec.quantize.lookup import Books, Metric, beam_search, extend_beams, search
 from neuralcodec.quantize.projection import Projection
 
-PER_ENTRY = 256
+PER_ENTRY = 384
 """Vectors an entry that k-means is given at most."""
 
 _SAMPLE_FLOATS = 1 << 26  # numbers of the residuals of all beams: 256 MiB
 _FOLDS = 4
 _STRENGTHS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # of shrinkage that validation tries
-_VALIDATED = 32  # vectors an entry that cross-validation looks at
+_VALIDATED = 16  # vectors an entry that cross-validation looks at
 
 
 Report = Callable[[str, float], None]

@@ -79,8 +79,8 @@ class _SideBySide(nn.Module, ABC):
         self,
         z: Tensor,
         *,
-        iterations: int = 10,
-        beam_width: int = 4,
+        iterations: int = 5,
+        beam_width: int = 5,
         refinements: int | None = None,
         seed: int = 0,
     ) -> Self:

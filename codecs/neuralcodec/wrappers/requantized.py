@@ -76,15 +76,15 @@ def fitting_latents(codec: LatentCodec, wavs: Sequence[Tensor], count: int) -> T
         `[1, D, N]`; N is below `count` only if every offset of a frame was used.
     """
     hop = round(codec.sample_rate / codec.frame_rate)
-    first = torch.cat([codec.encode_latents(wav[None]) for wav in wavs], dim=-1)
-    rounds = min(-(-count // first.shape[-1]), hop)
-    later = [
-        codec.encode_latents(wav[None, :, step * hop // rounds :])
-        for step in range(1, rounds)
-        for wav in wavs
-        if wav.shape[-1] > hop
-    ]
-    return torch.cat([first, *later], dim=-1)
+    first = [codec.encode_latents(wav[None]) for wav in wavs]
+    rounds = min(-(-count // sum(latents.shape[-1] for latents in first)), hop)
+    parts = []
+    for wav, latents in zip(wavs, first, strict=True):
+        # What was heard again lies beside its first hearing: the fit validates on whole stretches.
+        parts.append(latents)
+        for step in range(1, rounds if wav.shape[-1] > hop else 1):
+            parts.append(codec.encode_latents(wav[None, :, step * hop // rounds :]))
+    return torch.cat(parts, dim=-1)
 
 
 def fit(

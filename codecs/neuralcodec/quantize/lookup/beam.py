@@ -15,30 +15,27 @@ from neuralcodec.quantize.lookup.tile import TILE, scores_of_group, trailing_zer
 
 _VECTORS = TILE.vectors
 _ENTRIES = TILE.entries
+_ORIGIN = (1 << 32) - 1  # the lower half of a key
 _BATCH_FLOATS = 1 << 17  # residuals of a batch, which should stay in the cache
 
 
 @njit(nogil=True, cache=True)
-def _insert(errors, origins, count, keep, error, origin):  # type: ignore[no-untyped-def]
-    """Put a candidate among the best `keep`, sorted; of equal errors the earlier origin first."""
-    if count == keep and (
-        errors[keep - 1] < error or (errors[keep - 1] == error and origins[keep - 1] < origin)
-    ):
-        return count
-    place = min(count, keep - 1)
-    while place > 0 and (
-        errors[place - 1] > error or (errors[place - 1] == error and origins[place - 1] > origin)
-    ):
-        errors[place], origins[place] = errors[place - 1], origins[place - 1]
+def _insert(keys, g, count, keep, key):  # type: ignore[no-untyped-def]
+    """Put a candidate among the best `keep` of vector g, sorted; gives how many there are then."""
+    place = count
+    if count == keep:
+        place = keep - 1
+        if keys[g, place] < key:
+            return count
+    while place > 0 and keys[g, place - 1] > key:
+        keys[g, place] = keys[g, place - 1]
         place -= 1
-    errors[place], origins[place] = error, origin
+    keys[g, place] = key
     return min(count + 1, keep)
 
 
 @njit(nogil=True, cache=True)
-def _extend(  # type: ignore[no-untyped-def]
-    tiles, starts, book, bias, level, groups, size, vectors, beams, keep, errors, origins
-):
+def _extend(tiles, starts, book, bias, level, groups, size, vectors, beams, keep, keys):  # type: ignore[no-untyped-def]
     """Find for each of some vectors the best `keep` extensions of its beams by one entry.
 
     Args:
@@ -48,12 +45,13 @@ def _extend(  # type: ignore[no-untyped-def]
         bias: their biases.
         level: which of them.
         groups: of entries, to a level.
-        size: V; the origin of an extension is beam * V + entry.
+        size: V.
         vectors: how many.
         beams: of each vector.
         keep: extensions to keep, no more than there are.
-        errors: `[vectors, keep]`, filled in with half the squared error, sorted.
-        origins: `[vectors, keep]` int64, filled in.
+        keys: `[vectors, keep]` int64, filled in, sorted. The upper half of a key are the bits of
+            half the squared error, which sort as the number does; the lower half is where the
+            extension comes from, beam * V + entry.
 
     Returns:
         False if a vector has fewer than `keep` extensions of finite error.
@@ -62,8 +60,11 @@ def _extend(  # type: ignore[no-untyped-def]
     lanes = vectors * beams
     limits = np.full(len(starts), np.finfo(np.float32).max, np.float32)
     limits[lanes:] = np.nan  # lanes of no vector: nothing compares with that
+    limit_bits = limits.view(np.int32)
     counts = np.zeros(vectors, np.int64)
+    owners = np.repeat(np.arange(vectors), beams)  # the vector of each lane
     scores = np.empty(_ENTRIES * _VECTORS, np.float32)
+    score_bits = scores.view(np.int32)
     hits = np.empty(_ENTRIES, np.uint64)
     for tile in range(-(-lanes // _VECTORS)):
         first = tile * _VECTORS
@@ -79,29 +80,39 @@ def _extend(  # type: ignore[no-untyped-def]
                 while bits:
                     j = trailing_zeros(bits)
                     bits &= bits - np.uint64(1)
-                    g, a = divmod(first + j, beams)
-                    error, origin = scores[e * _VECTORS + j], a * size + group * _ENTRIES + e
-                    counts[g] = _insert(errors[g], origins[g], counts[g], keep, error, origin)
+                    if scores[e * _VECTORS + j] > limits[first + j]:  # which fell since
+                        continue
+                    g = owners[first + j]
+                    origin = (first + j - g * beams) * size + group * _ENTRIES + e
+                    # Half a squared error is below zero by rounding alone.
+                    error = np.int64(max(score_bits[e * _VECTORS + j], 0))
+                    counts[g] = _insert(keys, g, counts[g], keep, error << 32 | origin)
                     if counts[g] == keep:
-                        limits[g * beams : (g + 1) * beams] = errors[g, keep - 1]
+                        worst = keys[g, keep - 1] >> 32
+                        for lane in range(g * beams, (g + 1) * beams):
+                            limit_bits[lane] = worst
     return (counts == keep).all()
 
 
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def _take_off(source, entry, target):  # type: ignore[no-untyped-def]
+    """Write `source - entry` to `target`, all `[D]`; gives half its squared length."""
+    square = np.float32(0)
+    for d in range(len(source)):
+        value = source[d] - entry[d]
+        target[d] = value
+        square += value * value
+    return square / 2
+
+
 @njit(nogil=True, cache=True)
-def _move(tiles, entries, vectors, beams, keep, origins, moved, starts):  # type: ignore[no-untyped-def]
-    """Make the residuals `moved` and their `starts` after the extensions `origins`."""
-    size, dim = entries.shape
-    for g in range(vectors):
-        for i in range(keep):
-            a, v = divmod(origins[g, i], size)
-            source, column = divmod(g * beams + a, _VECTORS)
-            target, place = divmod(g * keep + i, _VECTORS)
-            square = np.float32(0)
-            for d in range(dim):
-                value = tiles[source, d * _VECTORS + column] - entries[v, d]
-                moved[target, d * _VECTORS + place] = value
-                square += value * value
-            starts[g * keep + i] = square / 2
+def _to_tiles(rows, count, tiles):  # type: ignore[no-untyped-def]
+    """Copy rows `[count, D]` to the columns of tiles."""
+    dim = rows.shape[1]
+    for lane in range(count):
+        tile, column = divmod(lane, _VECTORS)
+        for d in range(dim):
+            tiles[tile, d * _VECTORS + column] = rows[lane, d]
 
 
 @njit(nogil=True, cache=True)
@@ -113,33 +124,43 @@ def _search(  # type: ignore[no-untyped-def]
     groups = len(bias) // levels // _ENTRIES
     count = -(-batch * width // _VECTORS)
     tiles = empty_tiles(count, dim)
-    moved = empty_tiles(count, dim)
+    rows = np.empty((batch * width, dim), np.float32)  # the same residuals, a beam to a row
+    moved = np.empty((batch * width, dim), np.float32)
     starts = np.zeros(count * _VECTORS, np.float32)
-    errors = np.empty((batch, width), np.float32)
-    origins = np.empty((levels, batch, width), np.int64)
+    keys = np.empty((levels, batch, width), np.int64)
     for first in range(start, stop, batch):
         vectors, beams = min(batch, stop - first), 1
         if not load_tile(memory, length, strides, first, vectors, dim, tiles[0]):
             return False
-        starts[:vectors] = 0  # the length of a vector is the same for all of its codes
+        for lane in range(vectors):
+            square = np.float32(0)
+            for d in range(dim):
+                value = tiles[0, d * _VECTORS + lane]
+                rows[lane, d] = value
+                square += value * value
+            starts[lane] = square / 2
         for k in range(levels):
             last = k + 1 == levels
             keep = 1 if last else min(width, beams * sizes[k])
             if not _extend(
-                *(tiles, starts, book, bias, k, groups, size),
-                *(vectors, beams, keep, errors, origins[k]),
+                *(tiles, starts, book, bias, k, groups, size), *(vectors, beams, keep, keys[k])
             ):
                 return False
             if not last:
-                _move(tiles, entries[k], vectors, beams, keep, origins[k], moved, starts)
-                tiles, moved = moved, tiles
+                for g in range(vectors):
+                    for i in range(keep):
+                        a, v = divmod(keys[k, g, i] & _ORIGIN, size)
+                        lane = g * keep + i
+                        starts[lane] = _take_off(rows[g * beams + a], entries[k, v], moved[lane])
+                rows, moved = moved, rows
                 beams = keep
+                _to_tiles(rows, vectors * beams, tiles)
             if wanted[k] >= 0:
                 for g in range(vectors):
                     b, t = divmod(first + g, length)
                     beam = 0
                     for level in range(k, -1, -1):
-                        beam, code = divmod(origins[level, g, beam], size)
+                        beam, code = divmod(keys[level, g, beam] & _ORIGIN, size)
                         codes[b, wanted[k] + level, t] = code
     return True
 
@@ -152,29 +173,22 @@ def _grow(residuals, entries, book, bias, keep, batch, grown, start, stop):  # t
     groups = len(bias) // _ENTRIES
     count = -(-batch * beams // _VECTORS)
     tiles = empty_tiles(count, dim)
+    rows = np.empty((batch * beams, dim), np.float32)
+    nothing = np.zeros(dim, np.float32)
     starts = np.zeros(count * _VECTORS, np.float32)
-    errors = np.empty((batch, keep), np.float32)
-    origins = np.empty((batch, keep), np.int64)
+    keys = np.empty((batch, keep), np.int64)
     for first in range(start, stop, batch):
         vectors = min(batch, stop - first)
         for lane in range(vectors * beams):
             g, a = divmod(lane, beams)
-            tile, column = divmod(lane, _VECTORS)
-            square = np.float32(0)
-            for d in range(dim):
-                value = residuals[first + g, a, d]
-                tiles[tile, d * _VECTORS + column] = value
-                square += value * value
-            starts[lane] = square / 2
-        if not _extend(
-            tiles, starts, book, bias, 0, groups, size, vectors, beams, keep, errors, origins
-        ):
+            starts[lane] = _take_off(residuals[first + g, a], nothing, rows[lane])
+        _to_tiles(rows, vectors * beams, tiles)
+        if not _extend(tiles, starts, book, bias, 0, groups, size, vectors, beams, keep, keys):
             return False
         for g in range(vectors):
             for i in range(keep):
-                a, v = divmod(origins[g, i], size)
-                for d in range(dim):
-                    grown[first + g, i, d] = residuals[first + g, a, d] - entries[v, d]
+                a, v = divmod(keys[g, i] & _ORIGIN, size)
+                _take_off(residuals[first + g, a], entries[v], grown[first + g, i])
     return True
 
 

@@ -11,9 +11,9 @@ from torch.nn import functional
 Metric = Literal["euclidean", "cosine"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Books:
-    """The codebooks of K levels, ready to be searched.
+    """The codebooks of K levels, ready to be searched; make them once where you search often.
 
     Both metrics are one search for the least `bias - x.target`. In Euclidean distance the target
     is the entry c and the bias |c|^2 / 2, for |x - c|^2 / 2 = |x|^2 / 2 + |c|^2 / 2 - x.c, where

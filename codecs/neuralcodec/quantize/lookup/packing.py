@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -40,6 +41,9 @@ class Packed(NamedTuple):
         return len(self.bias) // _ENTRIES // len(self.entries)
 
 
+_KEPT: WeakKeyDictionary[Books, Packed] = WeakKeyDictionary()
+
+
 class View(NamedTuple):
     """A `[B, T, D]` tensor as flat memory and strides: one compiled kernel reads any layout."""
 
@@ -62,7 +66,9 @@ def _pack(targets, groups, book, start, stop):  # type: ignore[no-untyped-def]
 
 
 def pack(books: Books) -> Packed:
-    """Pack codebooks on the CPU."""
+    """Pack codebooks on the CPU; what was packed is kept as long as its `books`."""
+    if (kept := _KEPT.get(books)) is not None:
+        return kept
     levels, size, dim = books.entries.shape
     groups = -(-size // _ENTRIES)
     targets = books.targets.numpy()
@@ -70,7 +76,8 @@ def pack(books: Books) -> Packed:
     spread(lambda start, stop: _pack(targets, groups, book, start, stop), levels * groups, 1)
     bias = np.full((levels, groups * _ENTRIES), np.inf, np.float32)
     bias[:, :size] = books.bias.numpy()
-    return Packed(books.entries.numpy(), book, bias.ravel())
+    packed = _KEPT[books] = Packed(books.entries.numpy(), book, bias.ravel())
+    return packed
 
 
 def float_parts(vectors: Tensor) -> Iterator[tuple[slice, slice]]:
