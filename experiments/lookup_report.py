@@ -217,21 +217,8 @@ def draw(rows: Sequence[Row], title: str) -> Figure:
         _draw_ratios(panels[0, column], part, names)
         panels[0, column].set_title(f"N = {size:,}", fontsize=10)
         _draw_rates(panels[1, column], part, names)
-    found: dict[str, Any] = {}
-    for ax in panels.flat:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    figure.legend(
-        found.values(),
-        found.keys(),
-        loc="outside upper left",
-        ncols=5,
-        frameon=False,
-        fontsize=8,
-        title=f"{title}; lines: least to greatest ratio of all rounds",
-        alignment="left",
-        title_fontsize=9,
-    )
+    title = f"{title}; lines: least to greatest ratio of all rounds"
+    plot.legend(figure, list(panels.flat), title, ncols=5, fontsize=8)
     return figure
 
 

@@ -156,6 +156,20 @@ def lucidrains_source(rng: Generator, kind: str, **options: Any) -> Source:
     return Source(module, DIM, convert, encode, decode, depths=((count + 1) // 2, count))
 
 
+def bitrate_source(model: Any, rng: Generator) -> Source:
+    """A model of transformers whose quantizer takes a bitrate: 4 levels of 5 bits at 5513 Hz."""
+    fill(model.quantizer, rng)
+    quantizer = model.quantizer
+    return Source(
+        model,
+        DIM,
+        ResidualVectorQuantizer.from_huggingface,
+        lambda z, k: quantizer.encode(z, (k + 0.5) * 5 * 5.513).transpose(0, 1),
+        lambda codes: quantizer.decode(codes.transpose(0, 1)),
+        44100 / 8,
+    )
+
+
 def encodec_of_huggingface(rng: Generator) -> Source:
     transformers = package("transformers")
     config = transformers.EncodecConfig(
@@ -169,16 +183,7 @@ def encodec_of_huggingface(rng: Generator) -> Source:
         num_lstm_layers=1,
     )
     model = transformers.EncodecModel(config).eval()
-    fill(model.quantizer, rng)
-    quantizer = model.quantizer
-    return Source(
-        model,
-        DIM,
-        ResidualVectorQuantizer.from_huggingface,
-        lambda z, k: quantizer.encode(z, (k + 0.5) * 5 * 5.513).transpose(0, 1),
-        lambda codes: quantizer.decode(codes.transpose(0, 1)),
-        44100 / 8,
-    )
+    return bitrate_source(model, rng)
 
 
 def dac_of_huggingface(rng: Generator, *, norm: bool) -> Source:
@@ -263,16 +268,7 @@ def xcodec_of_huggingface(rng: Generator) -> Source:
         codebook_dim=DIM,
     )
     model = transformers.XcodecModel(config).eval()
-    fill(model.quantizer, rng)
-    quantizer = model.quantizer
-    return Source(
-        model,
-        DIM,
-        ResidualVectorQuantizer.from_huggingface,
-        lambda z, k: quantizer.encode(z, (k + 0.5) * 5 * 5.513).transpose(0, 1),
-        lambda codes: quantizer.decode(codes.transpose(0, 1)),
-        44100 / 8,
-    )
+    return bitrate_source(model, rng)
 
 
 SOURCES: dict[str, Callable[[Generator], Source]] = {

@@ -285,8 +285,23 @@ def _panels(count: int, width: float, height: float, columns: int) -> tuple[Figu
     return figure, panels[:count]
 
 
-def _legend(figure: Figure, panels: Sequence[Axes], title: str | None = None) -> None:
-    """Put one legend above the panels, of what any of them shows."""
+def legend(
+    figure: Figure,
+    panels: Sequence[Axes],
+    title: str | None = None,
+    *,
+    ncols: int = 8,
+    fontsize: float | None = None,
+) -> None:
+    """Put one legend above the panels, of what any of them shows.
+
+    Args:
+        figure: the figure.
+        panels: its axes.
+        title: of the legend.
+        ncols: labels side by side.
+        fontsize: of the labels, in points; the title's is a point larger.
+    """
     found: dict[str, Any] = {}
     for ax in panels:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -295,9 +310,11 @@ def _legend(figure: Figure, panels: Sequence[Axes], title: str | None = None) ->
         found.values(),
         found.keys(),
         loc="outside upper left",
-        ncols=8,
+        ncols=ncols,
         frameon=False,
+        fontsize=fontsize,
         title=title,
+        title_fontsize=None if fontsize is None else fontsize + 1,
         alignment="left",
     )
 
@@ -341,7 +358,7 @@ def draw_all(rows: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Figure]:
         )
         for metric, ax in zip(metrics, panels, strict=True):
             plot_quality(rows, metric, rate=rate, ax=ax)
-        _legend(figures[name], panels, "lines join the best points, pale marks are the others")
+        legend(figures[name], panels, "lines join the best points, pale marks are the others")
     for codec, parts in _swept(rows):
         cells = [(metric, part) for metric in metrics for part in parts]
         for name, plot, width in (
@@ -355,7 +372,7 @@ def draw_all(rows: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Figure]:
                 else:
                     ax.set_axis_off()
             if plot is plot_codebooks:
-                _legend(figure, panels)
+                legend(figure, panels)
             figures[f"{name}_{codec}"] = figure
     return figures
 

@@ -148,6 +148,11 @@ class Codebooks(nn.Module):
                 "the quantizer has no codebooks yet: call fit or from_codebooks, or train it"
             )
 
+    @property
+    def _fitted_greedily(self) -> bool:
+        """Whether the levels don't share a space in which beams could add up what they find."""
+        return self._by_level or self.metric != "euclidean"
+
     def _fit(
         self,
         vectors: Tensor,
@@ -158,7 +163,7 @@ class Codebooks(nn.Module):
         report: Report = lambda stage, nmse: None,
     ) -> Tensor:
         """Fit codebooks to vectors `[N, D]` float32, behind shared projections if there are any."""
-        if self._by_level or self.metric != "euclidean":
+        if self._fitted_greedily:
             return fit_projected(
                 vectors,
                 self.codebook_sizes,

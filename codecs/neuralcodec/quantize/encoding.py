@@ -1,14 +1,13 @@
 """From latents to codes and back, where the codebooks may lie behind projections."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from neuralcodec.quantize.lookup import Books, beam_search, search
-from neuralcodec.quantize.lookup.books import blocks
+from neuralcodec.quantize.lookup.books import blocks, empty_codes
 from neuralcodec.quantize.projection import Projection
 
 _WORKSPACE = 1 << 22  # numbers of latents that are projected at a time
@@ -18,23 +17,6 @@ def _parts(vectors: Tensor) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
     """Cut `[B, T, D]` into float32 parts of bounded size: where each lies, and what is there."""
     for place in blocks(vectors, max(1, _WORKSPACE // vectors.shape[2])):
         yield place, vectors[place].float()
-
-
-def _no_codes(vectors: Tensor, levels: int) -> Tensor:
-    """Make room for codes `[B, T, K]`, in memory `[B, K, T]`."""
-    batch, length, _ = vectors.shape
-    return torch.empty(batch, levels, length, dtype=torch.int64, device=vectors.device).mT
-
-
-def _one_level(books: Books, k: int) -> Books:
-    at = slice(k, k + 1)
-    return replace(
-        books,
-        entries=books.entries[at],
-        targets=books.targets[at],
-        bias=books.bias[at],
-        sizes=books.sizes[at],
-    )
 
 
 def greedy(
@@ -56,16 +38,16 @@ def greedy(
     """
     if project_in is None:
         return search(vectors, books, backend=backend).codes
-    levels = range(len(books.sizes))
-    codes = _no_codes(vectors, len(levels))
+    levels = [books.level(k) for k in range(len(books.sizes))]
+    codes = empty_codes(vectors, len(levels))
     for (b, t), residual in _parts(vectors):
         if tables is None:
             codes[b, t] = search(project_in(residual), books, backend=backend).codes
             continue
-        for k in levels:
-            found = search(project_in(residual, k), _one_level(books, k), backend=backend)
-            codes[b, t, k] = found.codes[:, :, 0]
-            residual = residual - tables[k][found.codes[:, :, 0]]
+        for k, level in enumerate(levels):
+            found = search(project_in(residual, k), level, backend=backend).codes[:, :, 0]
+            codes[b, t, k] = found
+            residual = residual - tables[k][found]
     return codes
 
 
@@ -90,7 +72,7 @@ def beam(
     """
     if project_in is None:
         return beam_search(vectors, books, width=width, lengths=lengths, backend=backend)
-    codes = [_no_codes(vectors, length) for length in lengths]
+    codes = [empty_codes(vectors, length) for length in lengths]
     for (b, t), part in _parts(vectors):
         found = beam_search(project_in(part), books, width=width, lengths=lengths, backend=backend)
         for whole, each in zip(codes, found, strict=True):

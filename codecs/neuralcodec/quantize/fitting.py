@@ -8,7 +8,7 @@ were not fitted on:
 - Shrinkage. An entry is the mean of few vectors, and neighbouring frames of audio are alike, so
   it holds chance. It is drawn back to the mean of all (James and Stein 1961), as far as
   cross-validation over stretches of the data finds best.
-- Refinement, if asked for. All levels are corrected together by what their sum leaves over, as
+- Refinement. All levels are corrected together by what their sum leaves over, as
   additive quantizers are (Babenko and Lempitsky 2014, "Additive quantization").
 """
 
@@ -203,6 +203,7 @@ def fit_projected(
     Returns:
         `[K, V, Dc]` float32, V the largest size; zero beyond the size of a level.
     """
+    power = vectors.square().sum()
     books, residual = [], vectors
     for k, size in enumerate(sizes):
         inner = residual if project_in is None else project_in(residual, k)
@@ -210,5 +211,5 @@ def fit_projected(
         found = book[search(inner[None], Books.of(book[None], metric=metric)).codes[0, :, 0]]
         residual = residual - (found if project_out is None else project_out(found, k))
         books.append(functional.pad(book, (0, 0, 0, max(sizes) - size)))
-        report("level", float(residual.square().sum() / vectors.square().sum()))
+        report("level", float(residual.square().sum() / power))
     return torch.stack(books)

@@ -172,9 +172,8 @@ class ResidualVectorQuantizer(Codebooks):
             ValueError: if D differs from `dim`, a value is not finite, there are fewer than V
                 latents, or a setting is out of range; then nothing has changed.
         """
-        greedy = self._by_level or self.metric != "euclidean"
         if refinements is None:
-            refinements = 0 if greedy else _REFINEMENTS
+            refinements = 0 if self._fitted_greedily else _REFINEMENTS
         for name, value, least in (
             ("iterations", iterations, 1),
             ("beam_width", beam_width, 1),
@@ -182,7 +181,7 @@ class ResidualVectorQuantizer(Codebooks):
         ):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-        if greedy and refinements:
+        if self._fitted_greedily and refinements:
             raise ValueError(
                 "refinements must be 0 with projections of each level and with cosine metric, "
                 f"got {refinements}"

@@ -73,12 +73,19 @@ class Books:
 
     def first(self, count: int) -> Self:
         """Give the books of the first `count` levels."""
+        return self._part(slice(count))
+
+    def level(self, k: int) -> Self:
+        """Give the books of level k alone."""
+        return self._part(slice(k, k + 1))
+
+    def _part(self, levels: slice) -> Self:
         return replace(
             self,
-            entries=self.entries[:count],
-            targets=self.targets[:count],
-            bias=self.bias[:count],
-            sizes=self.sizes[:count],
+            entries=self.entries[levels],
+            targets=self.targets[levels],
+            bias=self.bias[levels],
+            sizes=self.sizes[levels],
         )
 
 
@@ -95,6 +102,12 @@ class Found:
     codes: Tensor
     quantized: Tensor | None = None
     squared_error: Tensor | None = None
+
+
+def empty_codes(vectors: Tensor, levels: int) -> Tensor:
+    """Make room for the codes `[B, T, K]` int64 of vectors `[B, T, D]`, in memory `[B, K, T]`."""
+    batch, length, _ = vectors.shape
+    return torch.empty(batch, levels, length, dtype=torch.int64, device=vectors.device).mT
 
 
 def not_finite(what: str) -> ValueError:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neuralcodec.quantize.lookup.books import Books, Found, blocks, check_squares
+from neuralcodec.quantize.lookup.books import Books, Found, blocks, check_squares, empty_codes
 
 
 def _numba_cuda() -> Any:
@@ -377,7 +377,7 @@ def search(
     batch, length, dim = vectors.shape
     levels, size, _ = books.entries.shape
     device = vectors.device
-    codes = torch.empty(batch, levels, length, dtype=torch.int64, device=device).mT
+    codes = empty_codes(vectors, levels)
     sums = torch.empty(batch, length, dim, device=device) if quantized else None
     errors = torch.empty(batch, length, device=device) if squared_error else None
     shape = choose(batch * length, size, dim)

@@ -12,6 +12,8 @@ from neuralcodec.quantize.lookup.books import Books, Found
 
 BACKENDS = ("reference", "torch", "numba", "cuda")
 
+_KERNELS = {"cpu": "numba", "cuda": "cuda"}  # the backend of ours for a type of device
+
 
 def _module(name: str) -> ModuleType:
     return importlib.import_module(f"neuralcodec.quantize.lookup.{name}")
@@ -28,7 +30,7 @@ def backends() -> dict[str, str | None]:
 
 def _auto(device: torch.device) -> str:
     """The fastest backend that runs on a device: a kernel of ours, else torch."""
-    kernel = {"cpu": "numba", "cuda": "cuda"}.get(device.type, "torch")
+    kernel = _KERNELS.get(device.type, "torch")
     return kernel if _module(kernel).unavailable() is None else "torch"
 
 
@@ -48,10 +50,16 @@ def choose(backend: str, device: torch.device) -> ModuleType:
     module = _module(backend)
     if (reason := module.unavailable()) is not None:
         raise RuntimeError(f"lookup backend {backend!r} can't run here: {reason}")
-    only = {"numba": "cpu", "cuda": "cuda"}.get(backend, device.type)
+    only = next((kind for kind, kernel in _KERNELS.items() if kernel == backend), device.type)
     if device.type != only:
         raise ValueError(f"lookup backend {backend!r} takes {only} tensors, got one on {device}")
     return module
+
+
+def _choose_beams(backend: str, device: torch.device) -> ModuleType:
+    """Find the module whose beams a backend has: its own, or else torch's."""
+    module = choose(backend, device)
+    return module if hasattr(module, "beam_search") else _module("torch")
 
 
 def check_vectors(vectors: Tensor, books: Books) -> None:
@@ -152,9 +160,7 @@ def beam_search(
         raise ValueError(f"prefix_lengths must be numbers in 1..{levels}, got {list(lengths)}")
     if books.metric != "euclidean":
         raise ValueError(f"beam search minimizes Euclidean distance, not {books.metric!r}")
-    module = choose(backend, vectors.device)
-    if not hasattr(module, "beam_search"):
-        module = _module("torch")
+    module = _choose_beams(backend, vectors.device)
     with torch.autocast(vectors.device.type, enabled=False):
         found: list[Tensor] = module.beam_search(vectors.detach(), books, width, list(lengths))
     return found
@@ -183,9 +189,7 @@ def extend_beams(residuals: Tensor, books: Books, *, width: int, backend: str = 
             f"beams need a width of at least 1 and one Euclidean level, "
             f"got {width}, {len(books.sizes)} and {books.metric!r}"
         )
-    module = choose(backend, residuals.device)
-    if not hasattr(module, "extend_beams"):
-        module = _module("torch")
+    module = _choose_beams(backend, residuals.device)
     with torch.autocast(residuals.device.type, enabled=False):
         grown: Tensor = module.extend_beams(residuals.detach().float(), books, width)
     return grown

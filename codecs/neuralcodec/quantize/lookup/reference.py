@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from neuralcodec.quantize.lookup.books import Books, Found, blocks, check_squares
+from neuralcodec.quantize.lookup.books import Books, Found, blocks, check_squares, empty_codes
 
 _WORKSPACE = 1 << 22  # numbers held at a time
 
@@ -19,7 +19,7 @@ def search(
     """Find the nearest entry of every level by comparing with each: see `lookup.search`."""
     batch, length, dim = vectors.shape
     levels, size, _ = books.entries.shape
-    codes = torch.empty(batch, levels, length, dtype=torch.int64, device=vectors.device).mT
+    codes = empty_codes(vectors, levels)
     sums = torch.empty(batch, length, dim, device=vectors.device)
     errors = torch.empty(batch, length, device=vectors.device)
     entries, targets, bias = books.entries.double(), books.targets.double(), books.bias.double()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from neuralcodec.quantize.lookup.books import Books, Found, blocks, check_squares
+from neuralcodec.quantize.lookup.books import Books, Found, blocks, check_squares, empty_codes
 
 _WORKSPACE = {"cpu": 1 << 20, "cuda": 1 << 26}  # distances held at a time
 _WORKSPACE_ELSEWHERE = 1 << 24
@@ -31,7 +31,7 @@ def search(
     batch, length, dim = vectors.shape
     levels, size, _ = books.entries.shape
     device = vectors.device
-    codes = torch.empty(batch, levels, length, dtype=torch.int64, device=device).mT
+    codes = empty_codes(vectors, levels)
     sums = torch.zeros(batch, length, dim, device=device) if quantized else None
     errors = torch.empty(batch, length, device=device) if squared_error else None
     for b, t in blocks(vectors, rows_at_a_time(device, max(size, dim))):
@@ -84,12 +84,8 @@ def _beam_of_block(block: Tensor, books: Books, width: int, lengths: list[int]) 
 
 def beam_search(vectors: Tensor, books: Books, width: int, lengths: list[int]) -> list[Tensor]:
     """Encode vectors with a beam: see `lookup.beam_search`."""
-    batch, length, dim = vectors.shape
-    _, size, _ = books.entries.shape
-    codes = [
-        torch.empty(batch, depth, length, dtype=torch.int64, device=vectors.device).mT
-        for depth in lengths
-    ]
+    _, size, dim = books.entries.shape
+    codes = [empty_codes(vectors, depth) for depth in lengths]
     for b, t in blocks(vectors, rows_at_a_time(vectors.device, width * max(size, dim))):
         block = vectors[b, t].float().reshape(-1, dim)
         check_squares(block.square().sum(dim=1), "vectors")
