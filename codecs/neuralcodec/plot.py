@@ -293,15 +293,7 @@ def legend(
     ncols: int = 8,
     fontsize: float | None = None,
 ) -> None:
-    """Put one legend above the panels, of what any of them shows.
-
-    Args:
-        figure: the figure.
-        panels: its axes.
-        title: of the legend.
-        ncols: labels side by side.
-        fontsize: of the labels, in points; the title's is a point larger.
-    """
+    """Put one legend above the panels, of what any of them shows; `fontsize` in points."""
     found: dict[str, Any] = {}
     for ax in panels:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
