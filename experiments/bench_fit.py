@@ -36,6 +36,8 @@ from reporting import write_json
 from timing import machine, restart_without_thread_limits, seconds_a_call, time_pair
 from torch import Tensor
 
+from neuralcodec.data import clips
+
 SHARED = Path("..", "shared")
 LENGTHS = (2, 4, 8, 16, 30, 46)  # the last three are what Lyra uses: 3.2, 6 and 9.2 kbit/s
 BEAM_WIDTH = 16
@@ -168,12 +170,12 @@ def races(lyra: Tensor, fitted: Tensor, z: Tensor) -> list[dict[str, Any]]:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Compute the latents, fit, encode, and give the record of it all."""
     weights, cache = arguments.weights, arguments.cache
-    train = lyra_latents.recordings(arguments.train)
-    heard = [each for each in lyra_latents.recordings(arguments.eval) if "(en" in each.speaker]
+    train = clips(arguments.train)
+    heard = [clip for clip in clips(arguments.eval) if "(en" in clip.speaker]
     depth, size = _NUM_CODEBOOKS, _CODEBOOK_SIZE
     fit_frames, score_frames, race_frames = _FIT_FRAMES, _SCORE_FRAMES, _RACE_FRAMES
     if arguments.quick:
-        train = [each for each in train if each.speaker.startswith("pico_")][::20]
+        train = [clip for clip in train if clip.speaker.startswith("pico_")][::20]
         depth, size = 2, 64
         fit_frames, score_frames, race_frames = 4_000, 500, 200
     latents = lyra_latents.latents(train, weights, cache)

@@ -1,40 +1,18 @@
-"""Latents of Lyra v2, a trained SoundStream: what its encoder makes of recordings.
+"""Latents of Lyra v2, a trained SoundStream: what its encoder makes of recordings."""
 
-Lyra v2 (google/lyra v1.3.2, Apache-2.0) turns 16 kHz speech into 50 latents of 64 numbers a second.
-Its encoder is a TFLite file, run here by `ai-edge-litert`. It is a causal network that keeps its
-past in variables, so every clip starts with them reset. Its weights are 8-bit numbers in part:
-another runtime gives latents that differ a little.
-"""
-
-import csv
 import hashlib
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from neuralcodec import audio
-
-SAMPLE_RATE = 16_000
-HOP_LENGTH = 320
-DIM = 64
-
-_ENCODER = "soundstream_encoder.tflite"
-_CODEBOOKS = "codebooks.npz"
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A file that a manifest names, and who speaks in it."""
-
-    path: Path
-    speaker: str
+from neuralcodec import codec as codecs
+from neuralcodec import weights as checkpoints
+from neuralcodec.data import Clip
 
 
 @dataclass(frozen=True)
@@ -58,68 +36,40 @@ class Latents:
         return torch.cat(chosen) if chosen else self.vectors[:0]
 
 
-def recordings(folder: Path) -> list[Recording]:
-    """Read which recordings the `manifest.csv` of a folder names, and their speakers.
-
-    Raises:
-        FileNotFoundError: if there is no manifest.
-    """
-    with (folder / "manifest.csv").open(encoding="utf-8", newline="") as file:
-        return [Recording(folder / row["file"], row["speaker"]) for row in csv.DictReader(file)]
-
-
 def codebooks(weights: Path) -> Tensor:
     """Read Lyra's own codebooks, `[46, 16, 64]` float32."""
-    with np.load(weights / _CODEBOOKS, allow_pickle=False) as file:
-        return torch.from_numpy(file["codebooks"].astype(np.float32))
+    books: Tensor = codecs.load("lyra_v2", weights=weights).rvq.codebooks
+    return books
 
 
-def _wav(path: Path) -> np.ndarray:
-    """Read a recording as 16 kHz mono, `[frames, 320]`, its end filled up with zeros."""
-    wav, sample_rate = audio.read(path)
-    wav = audio.resample(audio.mix_down(wav), sample_rate, SAMPLE_RATE)
-    frames = -(-wav.shape[-1] // HOP_LENGTH)
-    return audio.fit_length(wav, frames * HOP_LENGTH).reshape(frames, HOP_LENGTH).numpy()
-
-
-def _encode(interpreter: Any, wav: np.ndarray) -> np.ndarray:
-    interpreter.reset_all_variables()
-    (source,) = interpreter.get_input_details()
-    (target,) = interpreter.get_output_details()
-    latents = np.empty((len(wav), DIM), np.float32)
-    for frame, latent in zip(wav, latents, strict=True):
-        interpreter.set_tensor(source["index"], frame[None])
-        interpreter.invoke()
-        latent[:] = interpreter.get_tensor(target["index"]).reshape(DIM)
-    return latents
-
-
-def _key(files: Sequence[Recording], encoder: bytes) -> str:
+def _key(clips: Sequence[Clip], encoder: Path) -> str:
     """Name a set of recordings and an encoder by their content; recordings by name and size."""
-    digest = hashlib.sha256(encoder)
-    for each in files:
-        digest.update(f"{each.path.name} {each.path.stat().st_size}\n".encode())
+    digest = hashlib.sha256(encoder.read_bytes())
+    for clip in clips:
+        digest.update(f"{clip.path.name} {clip.path.stat().st_size}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def latents(files: Sequence[Recording], weights: Path, cache: Path) -> Latents:
+def latents(clips: Sequence[Clip], weights: Path, cache: Path) -> Latents:
     """Encode recordings, or read what was encoded before.
 
     Args:
-        files: the recordings.
+        clips: the recordings.
         weights: folder of Lyra's files.
         cache: folder where latents are kept, made if it does not exist.
 
     Raises:
-        ModuleNotFoundError: if `ai-edge-litert` is missing: install the extra `bench`.
+        ImportError: if `ai-edge-litert` is missing; the cure is given.
         OSError: if a recording or the encoder can't be read.
     """
-    path = cache / f"lyra_latents_{_key(files, (weights / _ENCODER).read_bytes())}.npz"
+    key = _key(clips, checkpoints.locate("lyra_encoder", weights))
+    path = cache / f"lyra_v2_latents_{key}.npz"
     if not path.exists():
-        runtime = importlib.import_module("ai_edge_litert.interpreter")
-        interpreter = runtime.Interpreter(str(weights / _ENCODER), num_threads=1)
-        interpreter.allocate_tensors()
-        parts = [_encode(interpreter, _wav(each.path)) for each in tqdm(files, desc="Lyra latents")]
+        lyra = codecs.load("lyra_v2", weights=weights)
+        parts = [
+            lyra.encode_latents(clip.read(lyra.sample_rate)[0][None])[0].T.numpy()
+            for clip in tqdm(clips, desc="Lyra latents")
+        ]
         cache.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished.npz")
         frames = np.array([len(part) for part in parts])
@@ -127,4 +77,4 @@ def latents(files: Sequence[Recording], weights: Path, cache: Path) -> Latents:
         unfinished.replace(path)
     with np.load(path, allow_pickle=False) as file:
         vectors, frames = torch.from_numpy(file["vectors"]), file["frames"].tolist()
-    return Latents(vectors, tuple(each.speaker for each in files), tuple(frames))
+    return Latents(vectors, tuple(clip.speaker for clip in clips), tuple(frames))

@@ -3,7 +3,7 @@
 import importlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,15 @@ from neuralcodec.__main__ import main
 from neuralcodec.data import Clip, clips
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's cache and weights out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEURALCODEC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("NEURALCODEC_WEIGHTS", raising=False)
+        yield
 
 
 @pytest.fixture

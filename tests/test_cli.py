@@ -12,8 +12,8 @@ import torch
 from matplotlib.figure import Figure
 
 from neuralcodec import audio
-from neuralcodec.codec import REGISTRY, Entry
 from neuralcodec.metrics import DEFAULT
+from neuralcodec.registry import REGISTRY, Entry
 from neuralcodec.wrappers.pcm import Pcm
 
 Cli = Callable[..., Any]
@@ -40,9 +40,14 @@ def test_list_has_every_codec(cli: Cli) -> None:
     said = cli("list")
     assert (said.status, said.err) == (0, "")
     lines = said.out.splitlines()
-    assert [line.split()[0] for line in lines[1 : len(REGISTRY) + 1]] == sorted(REGISTRY)
+    assert [line.split()[0] for line in lines[1 : len(REGISTRY) + 1]] == list(REGISTRY)
     (mdct,) = [line for line in lines if line.startswith("mdct ")]
-    assert ["mdct", "16", "kHz", "50", "any", "any", "yes"] == mdct.split()[:7]
+    rates = ["50", "any", "any", "any", "-", "-", "yes"]
+    assert mdct.split()[:10] == ["mdct", "16", "kHz", *rates]
+    (dac,) = [line for line in lines if line.startswith("dac_44khz ")]
+    facts = ["44.1", "kHz", "86.13", "1..9", "1024", "0.861..7.752", "not", "here", "codecs", "no:"]
+    assert dac.split()[1:11] == facts
+    assert "neuralcodec weights fetch dac_44khz" in dac
     assert "  frame_rate, sample_rate  " in mdct
 
 
@@ -173,7 +178,7 @@ def test_ctrl_c_is_one_line(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("neuralcodec.__main__._draw", interrupted)
+    monkeypatch.setattr("neuralcodec.cli.sweeps._draw", interrupted)
     said = cli("sweep", write_sweep("[grid.pcm]"), "--out", tmp_path / "out")
     assert said.status == 130
     assert said.err == "neuralcodec: stopped; finished rows are kept, run it again to go on\n"

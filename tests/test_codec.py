@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from neuralcodec import codec
-from neuralcodec.codec import REGISTRY, Codec, Entry, find, load
+from neuralcodec.codec import Codec, find, load
+from neuralcodec.registry import REGISTRY, Entry
 
 CLASSICAL = ["pcm", "opus", "mp3", "aac"]
 
@@ -54,7 +54,7 @@ def test_setting_out_of_range_is_the_codecs_own_error() -> None:
 
 def test_missing_extra_names_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = Entry("no_such_package_of_ours", "Some", "codecs", "needs a package that is missing")
-    monkeypatch.setitem(codec.REGISTRY, "some", entry)
+    monkeypatch.setitem(REGISTRY, "some", entry)
     cure = r"codec 'some' needs 'no_such_package_of_ours': pip install 'neuralcodec\[codecs\]'"
     with pytest.raises(ImportError, match=cure):
         load("some")
@@ -64,6 +64,6 @@ def test_broken_install_is_not_blamed_on_an_extra(monkeypatch: pytest.MonkeyPatc
     inner = Entry("neuralcodec.wrappers.no_such_module", "Some", "codecs", "a module of ours")
     plain = Entry("no_such_package_of_ours", "Some", None, "needs no extra")
     for entry in (inner, plain):
-        monkeypatch.setitem(codec.REGISTRY, "some", entry)
+        monkeypatch.setitem(REGISTRY, "some", entry)
         with pytest.raises(ModuleNotFoundError, match="No module named"):
             load("some")

@@ -19,9 +19,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuralcodec import audio, load
+from neuralcodec import audio, load, weights
 from neuralcodec.data import clips
 from neuralcodec.metrics import score
+from neuralcodec.registry import REGISTRY, Entry, Facts
 from neuralcodec.sweep import Outcome, Plan, make, read, run
 from neuralcodec.sweep.store import Store, StoreError
 from neuralcodec.sweep.work import run_fit, run_job
@@ -148,7 +149,7 @@ def test_finished_run(finished: tuple[Path, Plan, Outcome]) -> None:
     table = pd.read_csv(out / "results.csv")
     names = "codec num_codebooks codebook_size frame_rate tokens_per_second bitrate_kbps clip kind "
     names += "seconds stoi si_sdr log_mel_distance encode_rtf decode_rtf status reason settings "
-    assert [*table.columns] == [*names.split(), "point"]
+    assert [*table.columns] == [*names.split(), "point", "label"]
     assert [*zip(table["point"], table["clip"], strict=True)] == [key[:2] for key in plan.keys]
     assert (table["status"] == "ok").all()
     assert table["reason"].isna().all()
@@ -566,3 +567,26 @@ def test_audio_of_other_rates(
     ((_, row),) = run_job(job, tmp_path)
     assert row["status"] == "ok"
     assert row["seconds"] == pytest.approx(11026 / 11025, abs=1e-4)
+
+
+def test_codec_that_lacks_something_costs_no_worker(
+    write_sweep: WriteSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str, path: str | Path | None = None) -> Path:
+        raise weights.WeightsMissing(f"no {name} here: neuralcodec weights fetch {name}")
+
+    monkeypatch.setattr(weights, "locate", missing)
+    module = importlib.import_module("neuralcodec.sweep.run")
+    monkeypatch.setattr(module, "local_workers", None)  # so that it can't be called
+    entry = Entry(
+        "no_such_module",
+        "Some",
+        "codecs",
+        "lacks weights",
+        checkpoints=("big",),
+        facts=Facts(16000, 1, (50.0,), (16,), True),
+    )
+    monkeypatch.setitem(REGISTRY, "some", entry)
+    plan = make(read(write_sweep("[grid.some]")))
+    outcome = run(plan, tmp_path / "out")
+    assert outcome.failures == {"no big here: neuralcodec weights fetch big": len(plan.keys)}

@@ -15,7 +15,20 @@ _LAZY = {
     "Tokens": "neuralcodec.tokens",
 }
 _SUBMODULES = frozenset(
-    {"audio", "codec", "data", "metrics", "plot", "quantize", "sweep", "tokens"}
+    {
+        "audio",
+        "bitstream",
+        "check",
+        "chunks",
+        "codec",
+        "data",
+        "metrics",
+        "plot",
+        "quantize",
+        "sweep",
+        "tokens",
+        "weights",
+    }
 )
 
 __all__ = ["Codec", "LatentCodec", "Tokens", "__version__", "load"]

@@ -5,14 +5,16 @@ A neural codec is analysis, quantizer, synthesis. A `Codec` turns audio into tok
 """
 
 import importlib
+import importlib.util
 import inspect
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from neuralcodec import weights
 from neuralcodec.names import unknown
+from neuralcodec.registry import REGISTRY
 from neuralcodec.tokens import Tokens
 
 
@@ -76,31 +78,66 @@ class LatentCodec(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Entry:
-    """Where a codec lives: module, class, the extra that installs what it needs, one line on it."""
+@runtime_checkable
+class Chunkable(Protocol):
+    """A codec of limited sight, so that long audio can go through it in overlapping chunks.
 
-    module: str
-    attribute: str
-    extra: str | None
-    summary: str
+    Attributes:
+        hop_length: samples of a frame; chunks start at multiples of it.
+        encode_context: frames before and after a frame that its codes depend on.
+        decode_context: frames before and after a frame that its audio depends on.
+    """
+
+    hop_length: int
+    encode_context: int
+    decode_context: int
 
 
-_CLASSICAL = "neuralcodec.wrappers.classical"
-_TRANSFORM = "neuralcodec.wrappers.transform"
+class EncodeStream(Protocol):
+    """Audio in, as it comes; codes out, as soon as they are certain. Joined they are `encode`'s."""
 
-REGISTRY: dict[str, Entry] = {
-    "pcm": Entry("neuralcodec.wrappers.pcm", "Pcm", None, "uniform samples of 1-16 bits"),
-    "opus": Entry(_CLASSICAL, "Opus", None, "Opus (RFC 6716), variable bitrate"),
-    "mp3": Entry(_CLASSICAL, "Mp3", None, "MPEG layer III (LAME)"),
-    "aac": Entry(_CLASSICAL, "Aac", None, "AAC-LC (FFmpeg)"),
-    "mdct": Entry(_TRANSFORM, "Mdct", None, "sine-window MDCT, exact without a quantizer"),
-    "mel": Entry(_TRANSFORM, "Mel", None, "log-mel frames, Griffin-Lim"),
-}
-"""Every codec by name."""
+    def push(self, wav: Tensor) -> Tensor:
+        """Take the next `wav [B, C, T]`, any T; give the codes `[B, K, frames]` it completes."""
+        ...
+
+    def finish(self) -> Tensor:
+        """End the audio; give the codes `[B, K, frames]` that are left."""
+        ...
+
+
+class DecodeStream(Protocol):
+    """Codes in, as they come; audio out. Joined, and cut to the length, it is `decode`'s."""
+
+    def push(self, codes: Tensor) -> Tensor:
+        """Take the next `codes [B, K, frames]`; give the wav `[B, C, T]` that they complete."""
+        ...
+
+    def finish(self) -> Tensor:
+        """End the codes; give the wav `[B, C, T]` that is left."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A causal codec that can work on audio as it comes."""
+
+    def stream(self, num_codebooks: int | None = None) -> EncodeStream:
+        """Begin to encode with the first `num_codebooks` codebooks; default all."""
+        ...
+
+    def decode_stream(self) -> DecodeStream:
+        """Begin to decode codes of any one number of codebooks."""
+        ...
+
 
 RVQ_SUFFIX = "+rvq"
 """Behind the name of a latent codec: with our residual vector quantizer in its latents."""
+
+
+def missing_package(name: str, package: str) -> ImportError:
+    """Make the error for a codec whose package is not installed; it gives the cure."""
+    extra = REGISTRY[name].extra
+    return ImportError(f"codec {name!r} needs {package!r}: pip install 'neuralcodec[{extra}]'")
 
 
 def find(name: str) -> type[Any]:
@@ -118,15 +155,41 @@ def find(name: str) -> type[Any]:
     except ModuleNotFoundError as error:
         if entry.extra is None or (error.name or "").startswith("neuralcodec"):
             raise
-        raise ImportError(
-            f"codec {name!r} needs {error.name!r}: pip install 'neuralcodec[{entry.extra}]'"
-        ) from error
+        raise missing_package(name, error.name or entry.module) from error
     return getattr(module, entry.attribute)  # type: ignore[no-any-return]  # a module's contents
 
 
-def settings_of(name: str) -> list[str]:
-    """List the settings that the codec `name` takes; errors as of `find`."""
-    return list(inspect.signature(find(name)).parameters)
+def _fixed(name: str) -> Mapping[str, Any]:
+    return REGISTRY[name].fixed
+
+
+def settings_of(name: str, *, needed: bool = False) -> list[str]:
+    """List the settings that the codec `name` takes, or those it needs; errors as of `find`."""
+    parameters = inspect.signature(find(name)).parameters.values()
+    return [
+        each.name
+        for each in parameters
+        if each.name not in _fixed(name) and not (needed and each.default is not each.empty)
+    ]
+
+
+def lacking(name: str, settings: Mapping[str, Any]) -> str | None:
+    """Say in one line what the codec `name` lacks to run here, and the cure; None for nothing.
+
+    Weights that it needs, and that no setting `weights` stands for, are downloaded if they are not
+    on this machine. Nothing is imported.
+    """
+    entry = REGISTRY[name.removesuffix(RVQ_SUFFIX)]
+    if entry.package is not None and importlib.util.find_spec(entry.package) is None:
+        return str(missing_package(name.removesuffix(RVQ_SUFFIX), entry.package))
+    if "weights" in settings:
+        return None
+    try:
+        for checkpoint in entry.checkpoints:
+            weights.locate(checkpoint)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
 
 
 def check_settings(name: str, settings: Iterable[str]) -> None:
@@ -151,6 +214,7 @@ def load(name: str, **settings: Any) -> Any:
     Raises:
         ValueError: if there is no such codec or setting, or a value is out of its range.
         ImportError: if a package that it needs is missing; the cure is given.
+        WeightsMissing: if its weights are nowhere to be found; the cure is given.
 
     >>> load("mdct", frame_rate=50).dim
     320
@@ -160,4 +224,4 @@ def load(name: str, **settings: Any) -> Any:
 
         return requantized.load(name.removesuffix(RVQ_SUFFIX), **settings)
     check_settings(name, settings)
-    return find(name)(**settings)
+    return find(name)(**_fixed(name), **settings)

@@ -4,11 +4,21 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from neuralcodec import codec as codecs
+from neuralcodec.audio import KINDS
 from neuralcodec.metrics import DEFAULT, METRICS
 from neuralcodec.names import unknown
+from neuralcodec.registry import REGISTRY
 
 Setting = bool | int | float | str
 
@@ -18,6 +28,7 @@ class Base(BaseModel):
 
     Attributes:
         audio: what is scored: a source that `neuralcodec.data.clips` takes.
+        kinds: of the clips that are scored; others are left out.
         fit_audio: what quantizers are fitted on; must not hold what is scored.
         metrics: names of `neuralcodec.metrics.METRICS`.
         sample_rate: Hz at which every estimate is compared with its clip; PESQ-WB takes 16 kHz.
@@ -27,19 +38,21 @@ class Base(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     audio: str = "starter:test"
+    kinds: tuple[str, ...] = KINDS
     fit_audio: str = "starter:fit"
     metrics: tuple[str, ...] = DEFAULT
     sample_rate: StrictInt = Field(default=16000, ge=8000, le=192000)
     seed: StrictInt = Field(default=0, ge=0)
 
-    @field_validator("metrics")
+    @field_validator("metrics", "kinds")
     @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _known(cls, names: tuple[str, ...], field: ValidationInfo) -> tuple[str, ...]:
+        known = METRICS if field.field_name == "metrics" else KINDS
         for name in names:
-            if name not in METRICS:
-                raise unknown("metric", name, METRICS)
+            if name not in known:
+                raise unknown(str(field.field_name).removesuffix("s"), name, known)
         if not names or len(set(names)) < len(names):
-            raise ValueError(f"must name metrics, each once, got {[*names]}")
+            raise ValueError(f"must name {field.field_name}, each once, got {[*names]}")
         return names
 
 
@@ -50,6 +63,7 @@ class Axes(BaseModel):
         num_codebooks: K; all prefixes come from one encode. Default: all that the codec has.
         codebook_size: V; for codecs whose latents are quantized by our quantizer.
         settings: those of the codec, by name.
+        label: under which the points are drawn; None for the name of the codec.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,6 +71,7 @@ class Axes(BaseModel):
     num_codebooks: tuple[StrictInt, ...] = ()
     codebook_size: tuple[StrictInt, ...] = ()
     settings: dict[str, tuple[Setting, ...]] = Field(default_factory=dict)
+    label: str | None = None
 
     @field_validator("num_codebooks", "codebook_size")
     @classmethod
@@ -68,22 +83,28 @@ class Axes(BaseModel):
 
 
 class Experiment(BaseModel):
-    """A sweep: a name, the question it answers, what its points share and its grid by codec."""
+    """A sweep: a name, the question it answers, what its points share and its grid.
+
+    The grid has one or several sets of axes a codec; their points are all swept.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     question: str = ""
     base: Base = Base()
-    grid: dict[str, Axes]
+    grid: dict[str, tuple[Axes, ...]]
 
     @field_validator("grid", mode="before")
     @classmethod
     def _split_axes(cls, grid: Any) -> Any:
-        """Turn `{axis: value or list}` of each codec into `Axes`."""
+        """Turn `{axis: value or list}` of each codec, or a list of them, into `Axes`."""
         if not isinstance(grid, dict) or not grid:
             raise ValueError("must have a table [grid.CODEC] for at least one codec")
-        return {name: _axes(name, table) for name, table in grid.items()}
+        return {
+            name: [_axes(name, table) for table in (given if isinstance(given, list) else [given])]
+            for name, given in grid.items()
+        }
 
 
 def _values(axis: str, value: Any) -> tuple[Setting, ...]:
@@ -101,11 +122,15 @@ def _axes(codec: str, table: Any) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise ValueError(f"{codec} must be a table [grid.{codec}], got {table!r}")
     base_name = codec.removesuffix(codecs.RVQ_SUFFIX)
-    if base_name not in codecs.REGISTRY:
-        raise unknown("codec", codec, codecs.REGISTRY)
-    lists = {axis: _values(f"{codec}.{axis}", value) for axis, value in table.items()}
+    if base_name not in REGISTRY:
+        raise unknown("codec", codec, REGISTRY)
+    label = table.get("label")
+    if not isinstance(label, str | None) or label == "":
+        raise ValueError(f"{codec}.label must be a text that is not empty, got {label!r}")
+    axes = {axis: value for axis, value in table.items() if axis != "label"}
+    lists = {axis: _values(f"{codec}.{axis}", value) for axis, value in axes.items()}
     sizes = {axis: lists.pop(axis) for axis in ("num_codebooks", "codebook_size") if axis in lists}
-    return {**sizes, "settings": lists}
+    return {**sizes, "settings": lists, "label": label}
 
 
 def _message(error: ValidationError) -> str:

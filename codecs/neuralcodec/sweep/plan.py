@@ -7,14 +7,16 @@ codebook count; it has a signature. A job scores all points of a setup on one cl
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from neuralcodec import codec as codecs
 from neuralcodec.data import Clip, clips
+from neuralcodec.registry import REGISTRY
 from neuralcodec.sweep.config import Axes, Base, Experiment, Setting
+from neuralcodec.wrappers import requantized
 
 SMALLEST_CODEBOOK = 2
 DEFAULT_CODEBOOKS = (8,)
@@ -101,10 +103,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """All jobs of a sweep, in the order of its file."""
+    """All jobs of a sweep, in the order of its file.
+
+    Attributes:
+        experiment: the sweep file.
+        jobs: of it.
+        labels: of the points, by signature: under which name they are drawn.
+    """
 
     experiment: Experiment
     jobs: tuple[Job, ...]
+    labels: Mapping[str, str]
 
     @property
     def keys(self) -> list[Key]:
@@ -118,7 +127,7 @@ class Plan:
             left = tuple(pair for pair in job.points if job.key(pair[1]) not in done)
             if left:
                 jobs.append(replace(job, points=left))
-        return Plan(self.experiment, tuple(jobs))
+        return replace(self, jobs=tuple(jobs))
 
 
 def _digest(value: Any, length: int) -> str:
@@ -134,6 +143,9 @@ def _is_requantized(name: str) -> bool:
     """Tell whether the sweep puts our quantizer into this codec: asked for, or it has none."""
     if name.endswith(codecs.RVQ_SUFFIX):
         return True
+    facts = REGISTRY[name].facts
+    if facts is not None:
+        return not facts.codebook_sizes
     try:
         return not hasattr(codecs.find(name), "encode")
     except ImportError:  # it cannot run here; its jobs will say why
@@ -143,8 +155,9 @@ def _is_requantized(name: str) -> bool:
 def _check(name: str, axes: Axes, own_codebooks: bool) -> None:
     """Raise ValueError if the axes of a codec hold what it cannot have."""
     latent = name.removesuffix(codecs.RVQ_SUFFIX)
+    ours = () if own_codebooks else (*requantized.RETIMING, requantized.BEAM)
     try:
-        codecs.check_settings(latent, axes.settings)
+        codecs.check_settings(latent, set(axes.settings) - set(ours))
     except ImportError:  # likewise
         return
     if not own_codebooks and not hasattr(codecs.find(latent), "encode_latents"):
@@ -167,20 +180,21 @@ def _combinations(axes: Axes) -> Iterator[tuple[tuple[str, Setting], ...]]:
         yield tuple(zip(names, values, strict=True))
 
 
-def _setups(experiment: Experiment, fit_audio: tuple[Clip, ...], digest: str) -> Iterator[Setup]:
-    for name, axes in experiment.grid.items():
-        own_codebooks = not _is_requantized(name)
-        _check(name, axes, own_codebooks)
-        depths = tuple(sorted(axes.num_codebooks))
-        for settings in _combinations(axes):
-            if own_codebooks:
-                yield Setup(name, settings, None, depths or (None,), None)
-                continue
-            latent, seed = name.removesuffix(codecs.RVQ_SUFFIX), experiment.base.seed
-            deepest = max(depths or DEFAULT_CODEBOOKS)
-            for size in axes.codebook_size or DEFAULT_CODEBOOK_SIZE:
-                fit = Fit(latent, settings, size, deepest, seed, fit_audio, digest)
-                yield Setup(name, settings, size, depths or DEFAULT_CODEBOOKS, fit)
+def _setups(
+    name: str, axes: Axes, seed: int, fit_audio: tuple[Clip, ...], digest: str
+) -> Iterator[Setup]:
+    own_codebooks = not _is_requantized(name)
+    _check(name, axes, own_codebooks)
+    depths = tuple(sorted(axes.num_codebooks))
+    for settings in _combinations(axes):
+        if own_codebooks:
+            yield Setup(name, settings, None, depths or (None,), None)
+            continue
+        latent, deepest = name.removesuffix(codecs.RVQ_SUFFIX), max(depths or DEFAULT_CODEBOOKS)
+        for size in axes.codebook_size or DEFAULT_CODEBOOK_SIZE:
+            fitted = tuple(pair for pair in settings if pair[0] != requantized.BEAM)
+            fit = Fit(latent, fitted, size, deepest, seed, fit_audio, digest)
+            yield Setup(name, settings, size, depths or DEFAULT_CODEBOOKS, fit)
 
 
 def _point(setup: Setup, depth: int | None, base: Base) -> str:
@@ -190,26 +204,37 @@ def _point(setup: Setup, depth: int | None, base: Base) -> str:
 
 
 def make(
-    experiment: Experiment, *, audio: str | Path | None = None, kind: str | None = None
+    experiment: Experiment,
+    *,
+    audio: str | Path | None = None,
+    fit_audio: str | Path | None = None,
+    kind: str | None = None,
 ) -> Plan:
     """Lay out all jobs of a sweep.
 
     Args:
         experiment: the checked sweep file.
         audio: what to score instead of the file's `base.audio`.
+        fit_audio: what to fit on instead of the file's `base.fit_audio`.
         kind: of the clips whose kind is not known.
 
     Raises:
         ValueError: if a codec has no such setting, a size is out of range, a set of audio is empty,
-            or a clip is both fitted on and scored.
+            a clip is both fitted on and scored, or two tables of a codec have a point in common.
         FileNotFoundError: if there is no such audio.
     """
     base = experiment.base
     scored = clips(audio if audio is not None else base.audio, kind=kind)
+    scored = [clip for clip in scored if clip.kind in base.kinds]
+    if not scored:
+        raise ValueError(
+            f"no clip to score is of kind {', '.join(base.kinds)}; --kind, or a manifest, says "
+            f"what they are"
+        )
     needs_fit = any(_is_requantized(name) for name in experiment.grid)
-    fit_audio = clips(base.fit_audio) if needs_fit else []
-    fit_digests = [clip.digest() for clip in fit_audio]
-    fitted_on = {digest: clip.name for digest, clip in zip(fit_digests, fit_audio, strict=True)}
+    fitted = clips(fit_audio if fit_audio is not None else base.fit_audio) if needs_fit else []
+    fit_digests = [clip.digest() for clip in fitted]
+    fitted_on = {digest: clip.name for digest, clip in zip(fit_digests, fitted, strict=True)}
     digests = {}
     for clip in scored:
         content = clip.digest()
@@ -219,8 +244,14 @@ def make(
                 f"scores on it would flatter"
             )
         digests[clip.name] = _digest([content, clip.kind], 16)
-    jobs = []
-    for setup in _setups(experiment, tuple(fit_audio), _digest(fit_digests, 16)):
-        points = tuple((depth, _point(setup, depth, base)) for depth in setup.depths)
-        jobs += [Job(setup, clip, digests[clip.name], base, points) for clip in scored]
-    return Plan(experiment, tuple(jobs))
+    jobs: list[Job] = []
+    labels: dict[str, str] = {}
+    tables = [(name, axes) for name, several in experiment.grid.items() for axes in several]
+    for name, axes in tables:
+        for setup in _setups(name, axes, base.seed, tuple(fitted), _digest(fit_digests, 16)):
+            points = tuple((depth, _point(setup, depth, base)) for depth in setup.depths)
+            if not labels.keys().isdisjoint(point for _, point in points):
+                raise ValueError(f"grid.{name}: two of its tables have a point in common")
+            labels |= {point: axes.label or name for _, point in points}
+            jobs += [Job(setup, clip, digests[clip.name], base, points) for clip in scored]
+    return Plan(experiment, tuple(jobs), labels)

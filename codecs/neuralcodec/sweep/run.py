@@ -26,6 +26,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from neuralcodec import codec as codecs
+from neuralcodec.files import write_whole
 from neuralcodec.sweep.plan import Fit, Job, Plan
 from neuralcodec.sweep.store import Store
 from neuralcodec.sweep.work import (
@@ -34,7 +36,6 @@ from neuralcodec.sweep.work import (
     failed_rows,
     run_fit,
     run_job,
-    write_whole,
 )
 
 RECORD = "rows.sqlite"
@@ -154,6 +155,13 @@ def describe(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _lacking(plan: Plan) -> dict[Job, str]:
+    """Find the jobs whose codec cannot run here, each with what it lacks."""
+    setups = {job.setup: None for job in plan.jobs}
+    reasons = {setup: codecs.lacking(setup.codec, dict(setup.settings)) for setup in setups}
+    return {job: reason for job in plan.jobs if (reason := reasons[job.setup]) is not None}
+
+
 def _execute(plan: Plan, store: Store, workers: Executor, fits: Path, progress: bool) -> int:
     """Run all jobs, each once its fit is there; give how many rows were made."""
     waiting: dict[Fit, list[Job]] = defaultdict(list)
@@ -161,7 +169,8 @@ def _execute(plan: Plan, store: Store, workers: Executor, fits: Path, progress: 
     for job in plan.jobs:
         if job.setup.fit is not None:
             waiting[job.setup.fit].append(job)
-    for fit in waiting:
+    # The longest first, or one of them would run alone at the end.
+    for fit in sorted(waiting, key=lambda fit: -fit.codebook_size * fit.num_codebooks):
         tasks[workers.submit(run_fit, fit, fits)] = fit
     for job in plan.jobs:
         if job.setup.fit is None:
@@ -223,10 +232,16 @@ def run(
         made = 0
         if left.jobs:
             store.begin(datetime.now(UTC).isoformat(timespec="seconds"), describe(plan))
+            rows = [row for job, why in _lacking(left).items() for row in failed_rows(job, why)]
+            store.add(rows)
+            made = len(rows)
+            left = left.without({key for key, _ in rows})
+        if left.jobs:
             with local_workers(min(count, len(left.jobs))) as pool:
-                made = _execute(left, store, pool, fits, progress)
+                made += _execute(left, store, pool, fits, progress)
         columns: Sequence[str] = [*COLUMNS, *plan.experiment.base.metrics, *LAST_COLUMNS]
         results = store.table(plan.keys, columns)
+    results["label"] = results["point"].map(plan.labels)
     write_whole(out / RESULTS, results.to_csv(index=False).encode())
     failed = results[results["status"] != "ok"]
     return Outcome(results, made, len(results) - made, Counter(failed["reason"]))

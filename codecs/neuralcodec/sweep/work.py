@@ -3,7 +3,6 @@
 import functools
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from neuralcodec import codec as codecs
 from neuralcodec.audio import fit_length, mix_down, resample
+from neuralcodec.files import write_whole
 from neuralcodec.metrics import METRICS, score
 from neuralcodec.quantize import ResidualVectorQuantizer
 from neuralcodec.sweep.plan import Fit, Job, Key, Setup
@@ -44,22 +44,6 @@ def _fitted_path(fit: Fit, folder: Path) -> Path:
     return folder / f"{fit.codec}-{fit.signature}.safetensors"
 
 
-def write_whole(path: Path, contents: bytes) -> None:
-    """Write a file so that it is there whole, or as it was before.
-
-    Raises:
-        OSError: if it cannot be written; the message names it.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(contents)
-        os.replace(part, path)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def run_fit(fit: Fit, folder: Path) -> str | None:
     """Fit a quantizer and leave its codebooks in `folder`, unless they lie there already.
 
@@ -74,7 +58,7 @@ def run_fit(fit: Fit, folder: Path) -> str | None:
         return None
     try:
         codec = requantized.fit(
-            codecs.load(fit.codec, **dict(fit.settings)),
+            requantized.latent_codec(fit.codec, dict(fit.settings)),
             fit.audio,
             num_codebooks=fit.num_codebooks,
             codebook_size=fit.codebook_size,
@@ -94,7 +78,9 @@ def _load(setup: Setup, folder: Path) -> codecs.Codec:
     rvq = ResidualVectorQuantizer.from_codebooks(
         load_file(_fitted_path(setup.fit, folder))["codebooks"]
     )
-    return requantized.Requantized(codecs.load(setup.fit.codec, **dict(setup.settings)), rvq)
+    settings = dict(setup.settings)
+    codec = requantized.latent_codec(setup.fit.codec, settings)
+    return requantized.Requantized(codec, rvq, int(settings.get(requantized.BEAM, 1)))
 
 
 def _asked(job: Job, depth: int | None, point: str) -> Row:

@@ -4,22 +4,35 @@ The networks stay as they are; only codebooks are fitted, by k-means. So codeboo
 size and, where the codec allows it, frame rate can be swept with no training of networks.
 """
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from neuralcodec import __version__
 from neuralcodec.audio import mix_down
-from neuralcodec.codec import RVQ_SUFFIX, LatentCodec
+from neuralcodec.codec import RVQ_SUFFIX, Chunkable, LatentCodec
 from neuralcodec.codec import load as load_codec
 from neuralcodec.data import Clip, clips
+from neuralcodec.files import cache_folder, write_whole
 from neuralcodec.quantize import ResidualVectorQuantizer
 from neuralcodec.tokens import Tokens
+from neuralcodec.wrappers.checks import codes_of
+from neuralcodec.wrappers.retimed import Resampled, Stacked, retime
 
 LATENTS_PER_ENTRY = 16
 """How many latents the fitting audio should give for each entry of a codebook."""
+
+RETIMING = ("stack", "latent_rate")
+"""Settings of a requantized codec that change the frame rate of its latents."""
+
+BEAM = "beam_width"
+"""Setting of a requantized codec that its search takes, and not the codec within."""
 
 
 class Requantized:
@@ -28,26 +41,36 @@ class Requantized:
     Args:
         codec: analysis and synthesis.
         rvq: quantizer of its latents.
+        beam_width: of the search for codes; 1 is greedy, whose codes are nested.
 
     Raises:
-        ValueError: if the quantizer's `dim` is not the codec's.
+        ValueError: if the quantizer's `dim` is not the codec's, or `beam_width` is below 1.
     """
 
-    def __init__(self, codec: LatentCodec, rvq: ResidualVectorQuantizer) -> None:
+    def __init__(
+        self, codec: LatentCodec, rvq: ResidualVectorQuantizer, beam_width: int = 1
+    ) -> None:
         if rvq.dim != codec.dim:
             raise ValueError(f"{codec.name!r} has latents of dim {codec.dim}, the rvq {rvq.dim}")
-        self.codec, self.rvq = codec, rvq
+        if beam_width < 1:
+            raise ValueError(f"beam_width must be at least 1, got {beam_width}")
+        self.codec, self.rvq, self.beam_width = codec, rvq, beam_width
         self.name = codec.name + RVQ_SUFFIX
         self.sample_rate, self.channels = codec.sample_rate, codec.channels
         self.num_codebooks = rvq.num_codebooks
         self.frame_rates = (codec.frame_rate,) * rvq.num_codebooks
         self.codebook_sizes = (rvq.codebook_size,) * rvq.num_codebooks
         self.is_causal = codec.is_causal
+        if isinstance(codec, Chunkable):
+            self.hop_length = codec.hop_length
+            self.encode_context, self.decode_context = codec.encode_context, codec.decode_context
 
     def encode(self, wav: Tensor, num_codebooks: int | None = None) -> Tokens:
         """Encode `wav [B, C, T]` with the first `num_codebooks` codebooks; default all."""
         return Tokens.uniform(
-            self.rvq.encode(self.codec.encode_latents(wav), num_codebooks),
+            self.rvq.encode(
+                self.codec.encode_latents(wav), num_codebooks, beam_width=self.beam_width
+            ),
             frame_rate=self.codec.frame_rate,
             codebook_size=self.rvq.codebook_size,
             sample_rate=self.sample_rate,
@@ -55,9 +78,13 @@ class Requantized:
         )
 
     def decode(self, tokens: Tokens) -> Tensor:
-        """Decode to wav `[B, C, num_samples]`; tokens may hold any prefix of the codebooks."""
-        codes = torch.stack(tokens.streams, dim=1)
-        return self.codec.decode_latents(self.rvq.decode(codes), tokens.num_samples)
+        """Decode to wav `[B, C, num_samples]`; tokens may hold any prefix of the codebooks.
+
+        Raises:
+            ValueError: if the tokens are of another codec.
+        """
+        z = self.rvq.decode(codes_of(self, tokens))
+        return self.codec.decode_latents(z, tokens.num_samples)
 
 
 def fitting_latents(codec: LatentCodec, wavs: Sequence[Tensor], count: int) -> Tensor:
@@ -115,6 +142,41 @@ def fit(
     )
 
 
+def latent_codec(name: str, settings: Mapping[str, Any]) -> LatentCodec:
+    """Build the latent codec `name`; the settings in `RETIMING`, if any, change its frame rate.
+
+    `BEAM` among them is left to the quantizer.
+
+    Raises:
+        ValueError: if the codec is unknown or gives no latents, or a value is out of range.
+    """
+    timing = {key: value for key, value in settings.items() if key in RETIMING}
+    others = {key: settings[key] for key in settings.keys() - timing.keys() - {BEAM}}
+    codec = load_codec(name, **others)
+    if not isinstance(codec, LatentCodec):
+        raise ValueError(f"codec {name!r} gives no latents, so it takes no {RVQ_SUFFIX!r}")
+    return retime(codec, **timing)
+
+
+def _content(codec: Any) -> str:
+    """Hash what a codec has learned, so that other weights are another codec."""
+    while isinstance(codec, Stacked | Resampled):
+        codec = codec.codec
+    digest = hashlib.sha256()
+    network, rvq = getattr(codec, "network", None), getattr(codec, "rvq", None)
+    learned = network.state_dict() if network else {"": rvq.codebooks} if rvq else {}
+    for name, value in learned.items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _cached(codec: LatentCodec, described: Sequence[Any]) -> Path:
+    """Name the file of the codebooks that a fit of this description gives."""
+    text = json.dumps([*described, _content(codec), __version__], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return cache_folder() / "rvq" / f"{codec.name}-{digest}.safetensors"
+
+
 def load(
     name: str,
     *,
@@ -122,9 +184,13 @@ def load(
     codebook_size: int = 1024,
     audio: str | Path = "starter:fit",
     seed: int = 0,
+    beam_width: int = 1,
     **settings: Any,
 ) -> Requantized:
-    """Build the latent codec `name` and fit a quantizer on it.
+    """Build the latent codec `name` and fit a quantizer on it, or find the one fitted before.
+
+    Fitted codebooks are kept in the cache, under a hash of all that decides them: the codec's
+    settings and weights, the content of the audio, and the arguments here.
 
     Args:
         name: of a latent codec, without "+rvq".
@@ -132,14 +198,21 @@ def load(
         codebook_size: V, entries of each codebook.
         audio: to fit on: a source that `neuralcodec.data.clips` takes.
         seed: of the k-means start.
-        **settings: those of the latent codec.
+        beam_width: of the search for codes; 1 is greedy.
+        **settings: those of the latent codec, and `stack` and `latent_rate` of
+            `neuralcodec.wrappers.retimed.retime`.
 
     Raises:
         ValueError: if the codec is unknown or gives no latents, or a value is out of range.
     """
-    codec = load_codec(name, **settings)
-    if not isinstance(codec, LatentCodec):
-        raise ValueError(f"codec {name!r} gives no latents, so it takes no {RVQ_SUFFIX!r}")
-    return fit(
-        codec, clips(audio), num_codebooks=num_codebooks, codebook_size=codebook_size, seed=seed
-    )
+    codec, found = latent_codec(name, settings), clips(audio)
+    fitted_on = [clip.digest() for clip in found]
+    described = [name, {key: str(value) for key, value in settings.items()}, fitted_on]
+    path = _cached(codec, [*described, num_codebooks, codebook_size, seed])
+    if path.exists():
+        codebooks = load_file(path)["codebooks"]
+        return Requantized(codec, ResidualVectorQuantizer.from_codebooks(codebooks), beam_width)
+    fitted = fit(codec, found, num_codebooks=num_codebooks, codebook_size=codebook_size, seed=seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, save({"codebooks": fitted.rvq.codebooks}))
+    return Requantized(codec, fitted.rvq, beam_width)

@@ -139,7 +139,12 @@ class Mel:
         _check_latents(z, self.dim)
         frames = max(z.shape[2], self._analyse.n_fft // (2 * self._hop) + 2)  # as at encoding
         magnitudes = fit_length(self._bands_to_bins(z.float().exp()), frames)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            wav: Tensor = self._synthesise(magnitudes)[:, None]
+        clips = []
+        for each in torch.split(
+            magnitudes, 1
+        ):  # each from the same start, so in any batch the same
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(0)
+                clips.append(self._synthesise(each))
+        wav = torch.stack(clips)
         return fit_length(wav, (z.shape[2] - 1) * self._hop if length is None else length)

@@ -1,0 +1,1 @@
+"""The commands of the command line, a module a group; `neuralcodec.__main__` lists them."""

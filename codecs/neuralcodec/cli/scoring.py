@@ -1,0 +1,45 @@
+"""`neuralcodec metrics`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from neuralcodec.cli.table import table
+
+
+def metrics(
+    reference: Annotated[Path, typer.Argument(help="Audio file.")],
+    estimate: Annotated[Path, typer.Argument(help="Audio file of the same length.")],
+    kind: Annotated[str, typer.Option(help="What they hold: speech, music, sound.")] = "speech",
+    metric: Annotated[list[str] | None, typer.Option(help="Name; may be given again.")] = None,
+) -> None:
+    """Score an audio file against its reference; both are mixed down, the rates made equal."""
+    from neuralcodec import audio
+    from neuralcodec.metrics import DEFAULT, METRICS, score
+
+    wanted, rate = audio.read(reference)
+    got, got_rate = audio.read(estimate)
+    if got_rate != rate:
+        typer.echo(f"{estimate} resampled from {got_rate} to {rate} Hz", err=True)
+        got = audio.resample(got, got_rate, rate)
+        rounding = -(-rate // got_rate)  # what one sample, by which its length was rounded, became
+        if abs(got.shape[-1] - wanted.shape[-1]) <= rounding:
+            got = audio.fit_length(got, wanted.shape[-1])
+    scores = score(
+        audio.mix_down(wanted), audio.mix_down(got), rate, metrics=metric or DEFAULT, kind=kind
+    )
+    table(
+        ["metric", "value", "unit", "better", "range", "note"],
+        [
+            [
+                name,
+                f"{value:.4f}",
+                METRICS[name].unit,
+                "higher" if METRICS[name].higher_is_better else "lower",
+                f"{METRICS[name].low:g} .. {METRICS[name].high:g}",
+                scores.reasons.get(name, ""),
+            ]
+            for name, value in scores.items()
+        ],
+    )

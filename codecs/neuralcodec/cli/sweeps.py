@@ -1,0 +1,80 @@
+"""`neuralcodec sweep | plot`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(help="TOML file, such as experiments/default.toml.")],
+    audio: Annotated[str | None, typer.Option(help="Folder or manifest to score.")] = None,
+    fit_audio: Annotated[str | None, typer.Option(help="Likewise, to fit quantizers on.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Kind of clips that don't tell: speech, music, sound.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of results; results/NAME.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; one a core.")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Run failed rows again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
+) -> None:
+    """Run a sweep, or continue it; write results.csv and plots/."""
+    from neuralcodec import sweep as sweeps
+
+    experiment = sweeps.read(file)
+    plan = sweeps.make(experiment, audio=audio, fit_audio=fit_audio, kind=kind)
+    out = out or Path("results") / experiment.name
+    points = len({key.point for key in plan.keys})
+    clips = {job.clip.name: job.clip for job in plan.jobs}.values()
+    typer.echo(f"{experiment.name}: {points} points on {len(clips)} clips, {len(plan.keys)} rows")
+    unknown = sum(clip.kind == "unknown" for clip in clips)
+    if unknown:
+        typer.echo(
+            f"{unknown} clips are of unknown kind, so metrics made for speech leave them out; "
+            f"--kind speech, or a manifest, says what they are"
+        )
+    if dry_run:
+        return
+    bar = sys.stderr.isatty()
+    try:
+        outcome = sweeps.run(plan, out, workers=workers, retry=retry, progress=bar)
+        made, kept = outcome.new, outcome.kept
+        typer.echo(f"{made} rows made, {kept} kept from before: {out / 'results.csv'}")
+        _draw(out)
+    except KeyboardInterrupt:
+        typer.echo("neuralcodec: stopped; finished rows are kept, run it again to go on", err=True)
+        raise typer.Exit(130) from None
+    for reason, count in outcome.failures.most_common():
+        typer.echo(f"{count} failed: {reason}")
+    if outcome.failures:
+        total = outcome.failures.total()
+        typer.echo(f"{total} of {len(plan.keys)} rows failed; --retry runs them again")
+        raise typer.Exit(1)
+
+
+def _draw(folder: Path) -> None:
+    import pandas as pd
+
+    from neuralcodec.metrics import METRICS
+    from neuralcodec.plot import save_all
+
+    path = folder / "results.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"no results at {path}; run a sweep first")
+    rows = pd.read_csv(path)
+    if "label" in rows:
+        rows["codec"] = rows["label"]
+    metrics = [column for column in rows if column in METRICS]
+    if metrics and not rows[metrics].notna().any(axis=None):
+        typer.echo("no row has a score, so there is no plot")
+        return
+    paths = save_all(rows, metrics, folder / "plots")
+    typer.echo(f"{len(paths)} plots: {folder / 'plots'}")
+
+
+def plot(
+    folder: Annotated[Path, typer.Argument(help="A sweep's folder, with results.csv.")],
+) -> None:
+    """Draw a sweep's plots again, from its results.csv alone."""
+    _draw(folder)

@@ -1,0 +1,102 @@
+"""`neuralcodec weights list | fetch | verify`."""
+
+from typing import Annotated
+
+import typer
+
+from neuralcodec import checksums, weights
+from neuralcodec.cli.table import table
+from neuralcodec.names import unknown
+from neuralcodec.registry import REGISTRY
+
+app = typer.Typer(help="The published files that the codecs load.", no_args_is_help=True)
+
+_Names = Annotated[list[str] | None, typer.Argument(help="Codecs or checkpoints.")]
+
+
+def _expand(names: list[str]) -> list[str]:
+    """List the checkpoints that `names` stand for, once each; a codec's are all that it loads."""
+    found: dict[str, None] = {}
+    for name in names:
+        if name in REGISTRY and not REGISTRY[name].checkpoints:
+            raise ValueError(f"codec {name!r} loads no checkpoint")
+        if name not in REGISTRY and name not in weights.CHECKPOINTS:
+            raise unknown("codec or checkpoint", name, {*REGISTRY, *weights.CHECKPOINTS})
+        found |= dict.fromkeys(REGISTRY[name].checkpoints if name in REGISTRY else (name,))
+    return list(found)
+
+
+def _known(sha256: str | None) -> str:
+    if sha256 is None:
+        return "of the first download"
+    return "sha256" if len(sha256) == checksums.FULL else f"sha256, {len(sha256)} digits"
+
+
+@app.command("list")
+def list_checkpoints() -> None:
+    """Show every checkpoint, its licence, what its checksum is, and whether it is here."""
+    lines = []
+    for name, entry in weights.CHECKPOINTS.items():
+        here = weights.find(name)
+        state = f"here ({here})" if here else "not here"
+        lines.append([name, entry.path, entry.licence, _known(entry.sha256), state])
+    table(["checkpoint", "file", "licence", "checksum", "state"], lines)
+
+
+def _get(name: str, *, force: bool) -> str:
+    """Fetch a checkpoint if need be; say what was done."""
+    here = weights.find(name)
+    if here is not None and here.is_relative_to(weights.cache()) and force:
+        here = None
+    if here is None:
+        return f"{weights.fetch(name, again=force)}: downloaded"
+    if force:
+        raise ValueError(f"{here} comes before the cache; remove it there to download {name}")
+    checked = weights.check(name, here)
+    return f"{here}: here, {'checked' if checked else 'no checksum known'}"
+
+
+@app.command()
+def fetch(
+    names: _Names = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that there are.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even what is in the cache.")] = False,
+) -> None:
+    """Download what is not here yet; an interrupted download goes on where it stopped."""
+    if bool(names) == everything:
+        raise ValueError("name codecs or checkpoints, or give --all")
+    failed = False
+    for name in list(weights.CHECKPOINTS) if everything else _expand(names or []):
+        try:
+            typer.echo(f"{name} ({weights.CHECKPOINTS[name].licence}) {_get(name, force=force)}")
+        except (OSError, ValueError) as error:
+            typer.echo(f"neuralcodec: {error}", err=True)
+            failed = True
+        except KeyboardInterrupt:
+            typer.echo("neuralcodec: stopped; run it again to go on", err=True)
+            raise typer.Exit(130) from None
+    raise typer.Exit(int(failed))
+
+
+@app.command()
+def verify(names: _Names = None) -> None:
+    """Hash the files that are here; exit status 1 if one is not what it should be, or is missing.
+
+    Without names, all that are here.
+    """
+    wanted = _expand(names or []) or [name for name in weights.CHECKPOINTS if weights.find(name)]
+    failed = False
+    for name in wanted:
+        here = weights.find(name)
+        try:
+            if here is None:
+                raise ValueError(f"{name} is not here: neuralcodec weights fetch {name}")
+            known = weights.check(name, here)
+            state = "right" if known else f"no checksum known, sha256 is {checksums.digest(here)}"
+            typer.echo(f"{name} {here}: {state}")
+        except (OSError, ValueError) as error:
+            typer.echo(f"neuralcodec: {error}", err=True)
+            failed = True
+    if not wanted:
+        typer.echo("no checkpoint is here")
+    raise typer.Exit(int(failed))

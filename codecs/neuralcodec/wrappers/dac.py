@@ -1,0 +1,284 @@
+"""DAC at 44.1, 24 and 16 kHz, by the package `dac` (Kumar et al. 2023, arXiv:2306.06546).
+
+Networks and quantizer are those of descript-audio-codec, with weight norm multiplied into the
+weights. Beyond what the package offers there are audio of exactly the input's length and in time
+with it, prefixes of the codebooks, chunks that change nothing, and a beam search.
+"""
+
+import inspect
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuralcodec import torchaudio_guard
+from neuralcodec.audio import check_wav, fit_length
+from neuralcodec.names import unknown
+from neuralcodec.quantize import ResidualVectorQuantizer
+from neuralcodec.tokens import Tokens
+from neuralcodec.weights import locate
+from neuralcodec.wrappers.checks import check_cover, check_depth, check_latents, codes_of
+from neuralcodec.wrappers.network import fold_weight_norm, load_saved, seen
+
+torchaudio_guard.load()
+
+with warnings.catch_warnings():
+    # The package scripts a function on import, which torch has come to advise against.
+    warnings.filterwarnings("ignore", "", DeprecationWarning, r"torch\.jit")
+    from dac import DAC
+
+
+@dataclass(frozen=True)
+class _Published:
+    """What a published model is, as in `conf/final` of descriptinc/descript-audio-codec.
+
+    Attributes:
+        sample_rate: Hz.
+        rates: strides of the encoder; the decoder has them in reverse.
+        num_codebooks: of 1024 entries.
+        lead: samples by which the package's audio comes early, see `Dac`.
+    """
+
+    sample_rate: int
+    rates: tuple[int, ...]
+    num_codebooks: int
+    lead: int
+
+    @property
+    def hop_length(self) -> int:
+        """Samples of a frame."""
+        return math.prod(self.rates)
+
+
+_MODELS = {
+    "44khz": _Published(44100, (2, 4, 8, 8), 9, lead=0),
+    "24khz": _Published(24000, (2, 4, 5, 8), 32, lead=8),
+    "16khz": _Published(16000, (2, 4, 5, 8), 12, lead=8),
+}
+
+
+def _build(settings: Mapping[str, Any]) -> Any:
+    """Make the package's network; torch's global random state is left alone."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # The package was written for the weight norm that torch replaced since.
+        warnings.filterwarnings("ignore", "", FutureWarning, r"torch\.nn\.utils\.weight_norm")
+        torch.default_generator.manual_seed(0)
+        return DAC(**settings)
+
+
+def random_network(model: str) -> Any:
+    """Build the published configuration with random weights and codebooks, always the same ones.
+
+    Codes vary with the audio in every codebook; what is decoded sounds like nothing.
+
+    Args:
+        model: "44khz", "24khz" or "16khz".
+
+    Returns:
+        dac.DAC: on the CPU, weight norm as the package has it.
+    """
+    published = _MODELS[model]
+    network = _build(
+        {
+            "encoder_dim": 64,
+            "encoder_rates": list(published.rates),
+            "decoder_dim": 1536,
+            "decoder_rates": list(published.rates[::-1]),
+            "n_codebooks": published.num_codebooks,
+            "sample_rate": published.sample_rate,
+        }
+    )
+    with torch.no_grad():
+        for name, parameter in network.encoder.named_parameters():
+            if name.endswith("weight_g"):
+                # As torch starts convolutions, latents would have a hundredth of the size of
+                # codebook entries, and every level but the first would only see those.
+                parameter.mul_(2**0.5)
+    return network
+
+
+def read_network(path: Path, model: str) -> Any:
+    """Read a checkpoint as the package saves it: weights, and the settings they belong to.
+
+    Args:
+        path: file of a dict with "state_dict" and, in "metadata", the "kwargs" of `dac.DAC`, of
+            which those that it doesn't know are ignored, as the package does.
+        model: "44khz", "24khz" or "16khz"; widths, depth and codebooks are the file's own.
+
+    Raises:
+        ValueError: if the file is no such checkpoint, or of another sample rate or hop length.
+    """
+    saved = load_saved(path)
+    try:
+        state, given = saved["state_dict"], saved["metadata"]["kwargs"]
+    except (TypeError, KeyError, IndexError) as error:
+        raise ValueError(
+            f"{path} is no checkpoint of DAC: it must hold state_dict and metadata.kwargs"
+        ) from error
+    known = inspect.signature(DAC).parameters
+    network = _build({key: value for key, value in given.items() if key in known})
+    published = _MODELS[model]
+    for what, found, wanted in (
+        ("sample rate of", network.sample_rate, published.sample_rate),
+        ("hop length of the encoder of", network.hop_length, published.hop_length),
+        ("hop length of the decoder of", math.prod(network.decoder_rates), published.hop_length),
+    ):
+        if found != wanted:
+            raise ValueError(f"the {what} {path} is {found}, not {wanted} as in DAC {model}")
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {path} don't fit its settings: {error}") from error
+    return network
+
+
+class Dac:
+    """DAC of one sample rate, a `Codec`, `LatentCodec` and `Chunkable`; mono, not causal.
+
+    The published 24 and 16 kHz models come back 8 samples early from the package: put in time,
+    SI-SNR of a speech clip rises from 2.5 to 21.1 and from -0.2 to 12.9 dB (README of codecscope
+    0.1.0). `decode` takes that off; the first 8 samples, which the package then lacks, are zeros.
+
+    Where it comes from: around the odd stride, 5, the package pads by ceil(5 / 2) in encoder and
+    decoder. That shifts nothing, both lean to the same side, but decoded audio ends up 8 samples
+    short, with which the repository's own training at 16 kHz fails: its clips of 0.38 s are 19
+    whole frames, and the losses compare 6080 samples with 6072. With floor(5 / 2), as the
+    repository began, in the decoder alone both models train. So these weights seem to be trained
+    that way; since then all comes 1 sample of that layer earlier, 4 * 2 = 8 of the output.
+
+    Args:
+        model: "44khz" (9 codebooks), "24khz" (32) or "16khz" (12), each of 1024 entries.
+        weights: a checkpoint that the package saved or published, which may have other widths and
+            another number of codebooks; None: the published one; "random": `random_network`.
+        device: where to compute.
+        beam_width: 1: the package's own greedy search; more: ours, on the same codebooks, with a
+            smaller error (see `ResidualVectorQuantizer.encode`; then k codebooks asked for are
+            better than the first k of more).
+
+    Attributes:
+        network: the package's model, weight norm folded.
+        rvq: its codebooks as a quantizer of ours.
+        delay_samples: by which the package's audio is late, negative where it is early. `decode`
+            and `decode_latents` take it off.
+        encode_context: frames to both sides that codes depend on, by the convolutions.
+        decode_context: frames to both sides that audio depends on.
+
+    Raises:
+        WeightsMissing: if the weights are nowhere to be found.
+        ValueError: if there is no such model, the weights are of another, or `beam_width` is
+            below 1.
+    """
+
+    channels = 1
+    is_causal = False
+
+    def __init__(
+        self,
+        model: str = "44khz",
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        beam_width: int = 1,
+    ) -> None:
+        if model not in _MODELS:
+            raise unknown("DAC model", model, _MODELS)
+        if beam_width < 1:
+            raise ValueError(f"beam_width must be at least 1, got {beam_width}")
+        self.name = f"dac_{model}"
+        if weights == "random":
+            network = random_network(model)
+        else:
+            network = read_network(locate(self.name, weights), model)
+        fold_weight_norm(network)
+        self.network = network.to(device).eval()
+        self.beam_width, self._device = beam_width, torch.device(device)
+        published = _MODELS[model]
+        self.sample_rate, self.hop_length = published.sample_rate, published.hop_length
+        self.num_codebooks: int = network.n_codebooks
+        self.frame_rate = self.sample_rate / self.hop_length
+        self.frame_rates = (self.frame_rate,) * self.num_codebooks
+        self.codebook_sizes: tuple[int, ...] = (network.codebook_size,) * self.num_codebooks
+        self.dim: int = network.latent_dim
+        self.delay_samples = -published.lead
+        first, last = seen(network.encoder, 0, 0)
+        self.encode_context = max(-(first // self.hop_length), last // self.hop_length)
+        start = self.delay_samples  # of a frame's audio, in the decoder's output
+        first, last = seen(network.decoder, start, start + self.hop_length - 1)
+        self.decode_context = max(-first, last)
+
+    @cached_property
+    def rvq(self) -> ResidualVectorQuantizer:
+        """The codebooks as a quantizer of ours."""
+        return ResidualVectorQuantizer.from_dac(self.network)
+
+    def encode(self, wav: Tensor, num_codebooks: int | None = None) -> Tokens:
+        """Encode `wav [B, 1, T]` with the first `num_codebooks`: codes `[B, K, ceil(T / hop)]`.
+
+        Raises:
+            ValueError: if `wav` is of another shape or not finite, or `num_codebooks` out of range.
+        """
+        depth = check_depth(num_codebooks, range(1, self.num_codebooks + 1))
+        if self.beam_width > 1:
+            codes = self.rvq.encode(self.encode_latents(wav), depth, beam_width=self.beam_width)
+        else:
+            with torch.inference_mode():
+                codes = self.network.encode(self._padded(wav), depth)[1]
+        return Tokens(
+            codes.clone(),
+            frame_rates=self.frame_rates[:depth],
+            codebook_sizes=self.codebook_sizes[:depth],
+            sample_rate=self.sample_rate,
+            num_samples=wav.shape[-1],
+        )
+
+    def decode(self, tokens: Tokens) -> Tensor:
+        """Decode tokens of any number of codebooks to wav `[B, 1, num_samples]`.
+
+        Raises:
+            ValueError: if the tokens are of another codec, or their frames don't cover the audio.
+        """
+        codes = codes_of(self, tokens).to(self._device)
+        check_cover(codes.shape[-1], self.hop_length, tokens.num_samples)
+        with torch.inference_mode():
+            wav = self._synthesise(self.network.quantizer.from_codes(codes)[0])
+        return wav[..., : tokens.num_samples].clone()
+
+    def encode_latents(self, wav: Tensor) -> Tensor:
+        """Turn `wav [B, 1, T]` into what the quantizer would get, `z [B, 1024, ceil(T / hop)]`.
+
+        Raises:
+            ValueError: if `wav` is of another shape or not finite.
+        """
+        with torch.inference_mode():
+            z: Tensor = self.network.encoder(self._padded(wav))
+        return z.clone()
+
+    def decode_latents(self, z: Tensor, length: int | None = None) -> Tensor:
+        """Turn latents `z [B, 1024, frames]` into wav `[B, 1, length]`; default frames * hop.
+
+        Raises:
+            ValueError: if `z` is of another shape.
+        """
+        check_latents(z, self.dim)
+        with torch.inference_mode():
+            wav = self._synthesise(z.to(self._device, torch.float32))
+        return fit_length(wav, wav.shape[-1] if length is None else length).clone()
+
+    def _padded(self, wav: Tensor) -> Tensor:
+        """Fill up `[B, 1, T]` to whole frames."""
+        check_wav(wav, channels=1)
+        padded: Tensor = self.network.preprocess(
+            wav.to(self._device, torch.float32), self.sample_rate
+        )
+        return padded
+
+    def _synthesise(self, z: Tensor) -> Tensor:
+        """Turn `[B, D, frames]` into wav `[B, 1, frames * hop]`, in time with the audio."""
+        wav = self.network.decode(z)
+        late = nn.functional.pad(wav, (-self.delay_samples, 0))
+        return fit_length(late, z.shape[-1] * self.hop_length)

@@ -1,0 +1,68 @@
+"""What wrappers do with networks of torch: read, fold, and find out how far they see."""
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+
+def load_saved(path: Path) -> Any:
+    """Read what `torch.save` wrote: tensors, numbers and texts, and nothing that runs.
+
+    Raises:
+        ValueError: if the file is none, or holds anything else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, EOFError, RuntimeError) as error:
+        # The error's own text is a page long, and advises to load what may run anything.
+        raise ValueError(f"{path} is no checkpoint of tensors and numbers alone") from error
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """Read a checkpoint of torch, tensors by name only.
+
+    Raises:
+        ValueError: if the file is none, or holds anything else.
+    """
+    state = load_saved(path)
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise ValueError(f"{path} is no checkpoint: it must hold tensors by name")
+    return state
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], name: str) -> None:
+    """Load `state` into `network`, or raise ValueError if it is not of the model `name`."""
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"the checkpoint is not of {name}: {error}") from error
+
+
+def fold_weight_norm(network: nn.Module) -> None:
+    """Multiply weight norm of either kind into the weights, in place; results stay the same."""
+    for module in list(network.modules()):
+        if hasattr(module, "weight_g"):
+            nn.utils.remove_weight_norm(module)
+        elif parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+
+
+def seen(network: nn.Module, first: int, last: int) -> tuple[int, int]:
+    """Find the first and last input that outputs `first`..`last` of a network depend on.
+
+    From the convolutions, one after the other. The ways around residual units see less than what
+    they go around.
+    """
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv1d | nn.ConvTranspose1d)]
+    for layer in reversed(layers):
+        reach = layer.dilation[0] * (layer.kernel_size[0] - 1)
+        stride, padding = layer.stride[0], int(layer.padding[0])
+        if isinstance(layer, nn.ConvTranspose1d):
+            first, last = -((reach - padding - first) // stride), (last + padding) // stride
+        else:
+            first, last = first * stride - padding, last * stride - padding + reach
+    return first, last

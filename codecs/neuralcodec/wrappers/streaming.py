@@ -1,0 +1,238 @@
+"""Networks on a signal that comes piece by piece, with the result of the whole signal.
+
+Each layer remembers what its next output needs: a convolution the end of its input, an LSTM its
+state, a sum of branches what one branch gave before the other. Nothing is computed twice but some
+samples of each transposed convolution, and nothing is given before all it depends on is known.
+
+Reflection at the start of a signal, with which EnCodec pads its convolutions, needs as many later
+samples as it adds: such a layer waits for them once, and has no delay from then on.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Layer(Protocol):
+    """One layer on one signal."""
+
+    def step(self, x: Tensor, last: bool) -> Tensor:
+        """Take the next `x [B, C, T]`, T >= 0; give the output that is certain by now.
+
+        With `last` the signal ends behind `x`, and all the rest of the output comes.
+        """
+        ...
+
+
+class Pointwise:
+    """A function that takes each step of time on its own, and takes no steps too."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self._function = function
+
+    def step(self, x: Tensor, last: bool) -> Tensor:
+        """See `Layer`."""
+        return self._function(x)
+
+
+class Conv:
+    """A causal convolution, padded by reflection: kernel - stride samples in front of the signal.
+
+    Behind the signal it is padded by reflection until the last window is full, so that T samples
+    become ceil(T / stride).
+
+    Args:
+        conv: without padding; its kernel at least two strides long, or its stride 1.
+        whole: the same, padding included, on a whole signal. It is asked for signals that end
+            before there is enough to reflect.
+    """
+
+    def __init__(self, conv: nn.Conv1d, whole: Callable[[Tensor], Tensor]) -> None:
+        (kernel,), (self._stride,), (dilation,) = conv.kernel_size, conv.stride, conv.dilation
+        # Else a reflection at the end would reach back beyond what the next window needs.
+        assert self._stride == 1 or (kernel >= 2 * self._stride and dilation == 1)
+        self._conv, self._whole = conv, whole
+        self._window = (kernel - 1) * dilation + 1
+        self._left = self._window - self._stride
+        self._started = False
+        self._tail: Tensor | None = None
+
+    def step(self, x: Tensor, last: bool) -> Tensor:
+        """See `Layer`."""
+        if self._tail is not None:
+            x = torch.cat([self._tail, x], dim=-1)
+        if not self._started:
+            if last:
+                return self._whole(x)
+            if x.shape[-1] <= self._left:
+                return self._keep(x, x.shape[-1])
+            self._started = True
+            x = functional.pad(x, (self._left, 0), mode="reflect")
+        missing = (self._left - x.shape[-1]) % self._stride
+        if last and missing:
+            x = functional.pad(x, (0, missing), mode="reflect")
+        windows = (x.shape[-1] - self._left) // self._stride
+        kept = self._keep(x, x.shape[-1] - windows * self._stride)
+        out: Tensor = self._conv(x) if windows else kept
+        return out
+
+    def _keep(self, x: Tensor, count: int) -> Tensor:
+        """Remember the last `count` samples of x; give an output of no samples."""
+        # A clone: a view would hold the whole of x in memory.
+        self._tail = x[..., x.shape[-1] - count :].clone()
+        return x.new_empty(len(x), self._conv.out_channels, 0)
+
+
+class TransposedConv:
+    """A causal transposed convolution: T samples become T * stride, the excess cut at the end.
+
+    Args:
+        conv: without padding.
+    """
+
+    def __init__(self, conv: nn.ConvTranspose1d) -> None:
+        (kernel,), (self._stride,) = conv.kernel_size, conv.stride
+        self._conv = conv
+        self._context = -(-kernel // self._stride) - 1  # samples before that reach into the next
+        self._tail: Tensor | None = None
+
+    def step(self, x: Tensor, last: bool) -> Tensor:
+        """See `Layer`."""
+        if x.shape[-1] == 0:
+            return x.new_empty(len(x), self._conv.out_channels, 0)
+        known = 0 if self._tail is None else self._tail.shape[-1]
+        if self._tail is not None:
+            x = torch.cat([self._tail, x], dim=-1)
+        self._tail = x[..., max(x.shape[-1] - self._context, 0) :].clone()
+        out: Tensor = self._conv(x)
+        return out[..., known * self._stride : x.shape[-1] * self._stride]
+
+
+class Recurrent:
+    """An LSTM over time, with its input added to its output if `skip`."""
+
+    def __init__(self, lstm: nn.LSTM, *, skip: bool) -> None:
+        self._lstm, self._skip = lstm, skip
+        self._state: tuple[Tensor, Tensor] | None = None
+
+    def step(self, x: Tensor, last: bool) -> Tensor:
+        """See `Layer`."""
+        if x.shape[-1] == 0:
+            return x.new_empty(len(x), self._lstm.hidden_size, 0)
+        inward = x.permute(2, 0, 1)
+        out, self._state = self._lstm(inward, self._state)
+        joined: Tensor = out + inward if self._skip else out
+        return joined.permute(1, 2, 0)
+
+
+class Chain:
+    """Layers one behind the other."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._layers = layers
+
+    def step(self, x: Tensor, last: bool) -> Tensor:
+        """See `Layer`."""
+        for layer in self._layers:
+            x = layer.step(x, last)
+        return x
+
+
+class Sum:
+    """Two branches from one input, added as far as both have come."""
+
+    def __init__(self, first: Layer, second: Layer) -> None:
+        self._branches = (first, second)
+        self._ahead: tuple[Tensor, Tensor] | None = None
+
+    def step(self, x: Tensor, last: bool) -> Tensor:
+        """See `Layer`."""
+        first, second = (branch.step(x, last) for branch in self._branches)
+        if self._ahead is not None:
+            first = torch.cat([self._ahead[0], first], dim=-1)
+            second = torch.cat([self._ahead[1], second], dim=-1)
+        ready = min(first.shape[-1], second.shape[-1])
+        self._ahead = first[..., ready:].clone(), second[..., ready:].clone()
+        return first[..., :ready] + second[..., :ready]
+
+
+class Windowed:
+    """A function of limited sight, computed anew on each piece and what it sees around it.
+
+    Args:
+        function: of `[B, C, T]`, gives `[B, channels, T * ratio]`.
+        context: samples before and after a sample that its output depends on.
+        channels: of the output.
+        ratio: samples of the output for one of the input.
+    """
+
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], *, context: int, channels: int, ratio: int
+    ) -> None:
+        self._function, self._context = function, context
+        self._channels, self._ratio = channels, ratio
+        self._held: Tensor | None = None
+        self._done = 0  # samples of those held whose output was given
+
+    def step(self, x: Tensor, last: bool) -> Tensor:
+        """See `Layer`."""
+        if self._held is not None:
+            x = torch.cat([self._held, x], dim=-1)
+        first, end = self._done, x.shape[-1] - (0 if last else self._context)
+        if end <= first:
+            self._held = x
+            return torch.empty(len(x), self._channels, 0, device=x.device)
+        start = max(end - self._context, 0)
+        self._held, self._done = x[..., start:].clone(), end - start
+        return self._function(x)[..., first * self._ratio : end * self._ratio]
+
+
+class Stream:
+    """A layer on one signal, as its user sees it: an `EncodeStream` or a `DecodeStream`.
+
+    Args:
+        layer: fresh; it is the stream's own from now on.
+        check: makes of a piece `[B, C, T]` what the layer takes, or raises ValueError.
+    """
+
+    def __init__(self, layer: Layer, check: Callable[[Tensor], Tensor]) -> None:
+        self._layer, self._check = layer, check
+        self._end: Tensor | None = None  # a piece of no samples, of the signal's shape
+        self._ended = self._heard = False
+
+    def push(self, x: Tensor) -> Tensor:
+        """Take the next `x [B, C, T]`, T >= 0; give what it completes.
+
+        Raises:
+            ValueError: if the piece is bad, has another shape than the first, or the stream ended.
+        """
+        if self._ended:
+            raise ValueError("the stream has ended: begin another one")
+        x = self._check(x)
+        if self._end is not None and x.shape[:2] != self._end.shape[:2]:
+            raise ValueError(
+                f"the stream began with {list(self._end.shape[:2])} for batch and channels or "
+                f"codebooks, got {list(x.shape[:2])}"
+            )
+        self._end = x[..., :0]
+        self._heard = self._heard or x.shape[-1] > 0
+        return self._step(x, last=False)
+
+    def finish(self) -> Tensor:
+        """End the signal; give what is left.
+
+        Raises:
+            ValueError: if nothing was pushed, or the stream ended before.
+        """
+        if self._ended or self._end is None or not self._heard:
+            raise ValueError("the stream has ended" if self._ended else "nothing was pushed")
+        self._ended = True
+        return self._step(self._end, last=True)
+
+    def _step(self, x: Tensor, *, last: bool) -> Tensor:
+        with torch.inference_mode():
+            out = self._layer.step(x, last)
+        return out.clone()  # out here an inference tensor could not be worked on

@@ -1,0 +1,80 @@
+"""How the packages themselves encode and decode, for the codecs that wrap them.
+
+The peer is the wrapper's own network, with weight norm multiplied in, called as the package means
+it to be called, in inference mode: what is left of the difference is the wrapper.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Package:
+    """The package's own calls on one batch: `wav` in, and the codes of it out again."""
+
+    encode: Call
+    decode: Call
+
+
+def _encodec(codec: Any, wav: Tensor) -> Package:
+    network = codec.network
+    network.set_target_bandwidth(max(network.target_bandwidths))
+    frames = network.encode(wav)
+    return Package(lambda: network.encode(wav), lambda: network.decode(frames))
+
+
+def _dac(codec: Any, wav: Tensor) -> Package:
+    network = codec.network
+
+    def encode() -> Any:
+        return network.encode(network.preprocess(wav, codec.sample_rate))
+
+    codes = encode()[1]
+    return Package(encode, lambda: network.decode(network.quantizer.from_codes(codes)[0]))
+
+
+def _snac(codec: Any, wav: Tensor) -> Package:
+    network = codec.network
+    codes = network.encode(wav)
+    return Package(lambda: network.encode(wav), lambda: network.decode(codes))
+
+
+def _huggingface(codec: Any, wav: Tensor) -> Package:
+    network = codec.network
+    codes = network.encode(wav).audio_codes
+    return Package(lambda: network.encode(wav), lambda: network.decode(codes))
+
+
+def _mimi(codec: Any, wav: Tensor) -> Package:
+    network, depth = codec.network, codec.num_codebooks
+    codes = network.encode(wav, num_quantizers=depth).audio_codes
+    return Package(lambda: network.encode(wav, num_quantizers=depth), lambda: network.decode(codes))
+
+
+_FAMILIES: dict[str, Callable[[Any, Tensor], Package]] = {
+    "encodec": _encodec,
+    "dac": _dac,
+    "snac": _snac,
+    "mimi": _mimi,
+    "xcodec": _huggingface,
+}
+
+
+def package(codec: Any, wav: Tensor) -> Package | None:
+    """Give the package's own calls for a codec, or None where it has none of its own.
+
+    Args:
+        codec: one of ours.
+        wav: `[B, C, T]` at its rate.
+    """
+    family = _FAMILIES.get(codec.name.partition("_")[0])
+    if family is None:
+        return None
+    with torch.inference_mode():
+        return family(codec, wav)
