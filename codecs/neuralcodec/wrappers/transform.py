@@ -140,9 +140,7 @@ class Mel:
         frames = max(z.shape[2], self._analyse.n_fft // (2 * self._hop) + 2)  # as at encoding
         magnitudes = fit_length(self._bands_to_bins(z.float().exp()), frames)
         clips = []
-        for each in torch.split(
-            magnitudes, 1
-        ):  # each from the same start, so in any batch the same
+        for each in torch.split(magnitudes, 1):  # alone, so that it is the same in any batch
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(0)
                 clips.append(self._synthesise(each))
