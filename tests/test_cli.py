@@ -145,6 +145,24 @@ def test_sweep_in_which_all_fails(
     assert said.out.endswith("3 of 3 rows failed; --retry runs them again\n")
 
 
+def test_sweep_names_what_cannot_run_with_the_cure_and_runs_the_rest(
+    cli: Cli, write_sweep: WriteSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEURALCODEC_OFFLINE", "1")
+    monkeypatch.setenv("NEURALCODEC_CACHE", str(tmp_path / "cache"))
+    path = write_sweep("[grid.lyra_v2]\nnum_codebooks = [4, 8]\n[grid.pcm]")
+    said = cli("sweep", path, "--out", tmp_path / "out", "--workers", 1)
+    (line,) = [line for line in said.out.splitlines() if line.startswith("lyra_v2 can't run here")]
+    assert "soundstream_encoder.tflite" in line
+    assert f"put it at {tmp_path / 'cache'}" in line
+    assert said.status == 1
+    rows = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert rows.groupby("codec")["status"].unique().map(list).to_dict() == {
+        "lyra_v2": ["failed"],
+        "pcm": ["ok"],
+    }
+
+
 @pytest.mark.parametrize("written", ["results.csv", "plots"])
 def test_full_disk_is_one_line(
     cli: Cli,

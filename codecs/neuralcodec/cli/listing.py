@@ -43,6 +43,7 @@ def _built_rates(codec: Any) -> list[str]:
             codec.frame_rates,
             codec.codebook_sizes,
             codec.is_causal,
+            depths=getattr(codec, "depths", ()),
         )
     )
 

@@ -36,6 +36,9 @@ def sweep(
         )
     if dry_run:
         return
+    reasons = {setup.codec: reason for setup, reason in sweeps.lacking(plan).items()}
+    for name, reason in reasons.items():
+        typer.echo(f"{name} can't run here: {reason}")
     bar = sys.stderr.isatty()
     try:
         outcome = sweeps.run(plan, out, workers=workers, retry=retry, progress=bar)

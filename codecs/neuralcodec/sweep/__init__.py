@@ -6,6 +6,6 @@ workers (`work`) and puts their rows into the record (`store`); `stats` sums the
 
 from neuralcodec.sweep.config import Experiment, read
 from neuralcodec.sweep.plan import Plan, make
-from neuralcodec.sweep.run import Outcome, run
+from neuralcodec.sweep.run import Outcome, lacking, run
 
-__all__ = ["Experiment", "Outcome", "Plan", "make", "read", "run"]
+__all__ = ["Experiment", "Outcome", "Plan", "lacking", "make", "read", "run"]

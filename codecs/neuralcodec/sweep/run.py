@@ -28,8 +28,8 @@ from tqdm import tqdm
 
 from neuralcodec import codec as codecs
 from neuralcodec.files import write_whole
-from neuralcodec.sweep.plan import Fit, Job, Plan
-from neuralcodec.sweep.store import Store
+from neuralcodec.sweep.plan import Fit, Job, Key, Plan, Setup
+from neuralcodec.sweep.store import Row, Store
 from neuralcodec.sweep.work import (
     COLUMNS,
     LAST_COLUMNS,
@@ -155,11 +155,25 @@ def describe(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _lacking(plan: Plan) -> dict[Job, str]:
-    """Find the jobs whose codec cannot run here, each with what it lacks."""
+def lacking(plan: Plan) -> dict[Setup, str]:
+    """Find the setups whose codec cannot run here, each with what it lacks and the cure.
+
+    Weights that are not here are downloaded if they can be.
+    """
     setups = {job.setup: None for job in plan.jobs}
     reasons = {setup: codecs.lacking(setup.codec, dict(setup.settings)) for setup in setups}
-    return {job: reason for job in plan.jobs if (reason := reasons[job.setup]) is not None}
+    return {setup: reason for setup, reason in reasons.items() if reason is not None}
+
+
+def _hopeless(plan: Plan) -> list[tuple[Key, Row]]:
+    """Make the rows of the jobs whose codec cannot run here."""
+    reasons = lacking(plan)
+    return [
+        row
+        for job in plan.jobs
+        if job.setup in reasons
+        for row in failed_rows(job, reasons[job.setup])
+    ]
 
 
 def _execute(plan: Plan, store: Store, workers: Executor, fits: Path, progress: bool) -> int:
@@ -232,7 +246,7 @@ def run(
         made = 0
         if left.jobs:
             store.begin(datetime.now(UTC).isoformat(timespec="seconds"), describe(plan))
-            rows = [row for job, why in _lacking(left).items() for row in failed_rows(job, why)]
+            rows = _hopeless(left)
             store.add(rows)
             made = len(rows)
             left = left.without({key for key, _ in rows})

@@ -1,0 +1,132 @@
+"""An hour of audio through a codec by the command line: memory, time, and whether codes are right.
+
+    NEURALCODEC_WEIGHTS=FOLDER python experiments/long_audio.py
+
+Encodes and decodes an hour of recordings, joined one behind the other, and encodes the minute from
+30:00 alone, with a context of 10 s on either side. Its codes must be those of the whole. Writes
+`results/codecs/long_audio.md`.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from reporting import machine_lines, markdown_table, verdict, write_text
+from timing import machine
+from torch import Tensor
+
+from neuralcodec import audio, bitstream, weights
+from neuralcodec import codec as codecs
+from neuralcodec.data import clips
+from neuralcodec.registry import REGISTRY
+
+OUT = Path(__file__).parents[1] / "results" / "codecs"
+CODECS = {"encodec_24khz": 8, "lyra_v2": 46}
+"""What is tried, and with how many codebooks."""
+
+_MINUTE, _CONTEXT = 60, 10  # seconds
+_MOST_GIB = 3.0
+
+
+def recording(minutes: int, sample_rate: int) -> Tensor:
+    """Join the starter recordings, over and over, to wav `[1, T]`."""
+    parts = [audio.mix_down(clip.read(sample_rate)[0]) for clip in clips("starter")]
+    once = torch.cat(parts, dim=-1)
+    length = minutes * _MINUTE * sample_rate
+    return once.repeat(1, -(-length // once.shape[-1]))[:, :length]
+
+
+def _run(*arguments: str | Path) -> float:
+    """Run the command line; give its seconds."""
+    start = perf_counter()
+    command = [sys.executable, "-m", "neuralcodec", *map(str, arguments)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return perf_counter() - start
+
+
+def _peak_gib() -> float:
+    """Give the largest resident memory that any process so far started had."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1 << 20)
+
+
+def _differing(name: str, settings: dict[str, str], wav: Tensor, codes: Tensor) -> float:
+    """Give the share of codes in the minute from the middle on that are other ones alone."""
+    codec = codecs.load(name, **settings)
+    rate, frames = codec.sample_rate, round(codec.frame_rates[0])
+    middle = wav.shape[-1] // rate // 2
+    cut = wav[:, (middle - _CONTEXT) * rate : (middle + _MINUTE + _CONTEXT) * rate]
+    alone = codec.encode(cut[None], codes.shape[1]).codes
+    alone = alone[..., _CONTEXT * frames : (_CONTEXT + _MINUTE) * frames]
+    whole = codes[..., middle * frames : (middle + _MINUTE) * frames]
+    return float((alone != whole).float().mean())
+
+
+def measure(name: str, depth: int, minutes: int, folder: Path) -> list[object]:
+    """Measure one codec; give its row."""
+    here = all(weights.find(checkpoint) for checkpoint in REGISTRY[name].checkpoints)
+    settings = {} if here else {"weights": "random"}
+    facts = REGISTRY[name].facts
+    rate = facts.sample_rate if facts else 16000
+    source, coded, back = (folder / f"{name}{ending}" for ending in (".flac", ".nct", ".wav"))
+    wav = recording(minutes, rate)
+    audio.write(source, wav, rate)
+    del wav
+    given = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    seconds = [
+        _run("encode", source, coded, "--codec", name, "--num-codebooks", str(depth), *given),
+        _run("decode", coded, back, *given),
+    ]
+    peak = _peak_gib()
+    codes = bitstream.read(coded).tokens.codes
+    assert isinstance(codes, Tensor)
+    differing = _differing(name, settings, audio.read(source)[0], codes)
+    length = minutes * _MINUTE
+    kind = "published" if here else "random"
+    size = coded.stat().st_size * 8 / length / 1000
+    return [name, kind, depth, seconds[0] / length, seconds[1] / length, peak, size, differing]
+
+
+def main() -> None:
+    """Measure, and write the report."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--minutes", type=int, default=60, help="of audio")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the report")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [
+            measure(name, depth, arguments.minutes, Path(folder)) for name, depth in CODECS.items()
+        ]
+    header = [
+        *("codec", "weights", "codebooks", "encode, RTF", "decode, RTF"),
+        *("peak so far, GiB", "file, kbit/s", "codes that differ"),
+    ]
+    peak = max(float(str(row[5])) for row in rows)
+    differing = max(float(str(row[7])) for row in rows)
+    write_text(
+        arguments.out / "long_audio.md",
+        [
+            f"# {arguments.minutes} minutes of audio by the command line",
+            machine_lines(machine()),
+            markdown_table(header, rows),
+            "RTF: seconds per second of audio, start of the program and reading and writing of "
+            "files included. Peak: of the resident memory of any process, encoding or decoding, up "
+            "to this row. Codes that differ: share of the codes of the minute from the middle on, "
+            f"when it is encoded alone with {_CONTEXT} s on either side.",
+            markdown_table(
+                ["claim", "bound", "measured", "kept"],
+                [
+                    verdict("GiB of a process", peak, _MOST_GIB, at_least=False),
+                    verdict("share of codes that differ", differing, 0.0, at_least=False),
+                ],
+            ),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
