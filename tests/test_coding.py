@@ -382,3 +382,24 @@ def test_settings_whose_type_names_a_file_stay_out(
     said = error_line(cli("decode", coded, tmp_path / "b.wav"))
     assert said.startswith("the file sets table, which may name something to load")
     assert cli("decode", coded, tmp_path / "b.wav", "--set", "table=mine").status == 0
+
+
+def test_lyra_at_six_kbps_costs_six_kbps_and_sounds_as_the_codec_does(
+    cli: Cli, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEURALCODEC_WEIGHTS", str(shared / "models"))
+    wav = torch.cat([clip.read(16000)[0] for clip in clips("starter:test")[-4:]], dim=-1)
+    audio.write(tmp_path / "x.wav", wav, 16000, subtype="FLOAT")
+    options = ("--codec", "lyra_v2", "--num-codebooks", 30)
+    assert cli("encode", tmp_path / "x.wav", tmp_path / "x.nct", *options).status == 0
+    said = cli("decode", tmp_path / "x.nct", tmp_path / "y.wav", "--subtype", "FLOAT")
+    assert said.status == 0
+    seconds = -(-wav.shape[-1] // 320) / 50
+    size = (tmp_path / "x.nct").stat().st_size
+    header = bitstream.info(tmp_path / "x.nct").header_bytes
+    assert size - header == pytest.approx(6000 * seconds / 8, rel=0.02)
+    assert header < 60
+    codec = neuralcodec.load("lyra_v2")
+    torch.testing.assert_close(
+        audio.read(tmp_path / "y.wav")[0], codec.decode(codec.encode(wav[None], 30))[0]
+    )

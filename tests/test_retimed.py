@@ -122,3 +122,19 @@ def test_beam_is_a_setting_that_needs_no_fit_of_its_own() -> None:
     assert errors[1] < errors[0]
     with pytest.raises(ValueError, match="beam_width must be at least 1, got 0"):
         neuralcodec.load("mdct+rvq", beam_width=0, **options)
+
+
+def test_long_recordings_are_fitted_on_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec, wav, seen = Mdct(50), _speech()[0].repeat(1, 3), []
+    monkeypatch.setattr(requantized, "LONGEST", 2)
+    encode = codec.encode_latents
+
+    def spied(piece: Tensor) -> Tensor:
+        seen.append(piece.shape[-1])
+        return encode(piece)
+
+    monkeypatch.setattr(codec, "encode_latents", spied)
+    z = requantized.fitting_latents(codec, [wav], 1)
+    assert max(seen) == 2 * codec.sample_rate
+    assert sum(seen) == wav.shape[-1]
+    assert z.shape[-1] == pytest.approx(wav.shape[-1] / codec.dim, abs=2 * len(seen))

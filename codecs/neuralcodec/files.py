@@ -3,17 +3,17 @@
 import os
 from pathlib import Path
 
+import pooch
+
 
 def cache_folder() -> Path:
-    """Give the folder of what can be made or fetched again.
+    """Give the folder of what can be made or fetched again; it may not be there yet.
 
-    `NEURALCODEC_CACHE` if that is set, else "neuralcodec" in `XDG_CACHE_HOME` or in ~/.cache.
+    The one that `NEURALCODEC_CACHE` names, else the user's cache of neuralcodec:
+    `~/.cache/neuralcodec` on Linux, moved by `XDG_CACHE_HOME`.
     """
-    own = os.environ.get("NEURALCODEC_CACHE")
-    if own:
-        return Path(own)
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "neuralcodec"
+    folder = os.environ.get("NEURALCODEC_CACHE") or pooch.os_cache("neuralcodec")
+    return Path(folder).expanduser()
 
 
 def write_whole(path: Path, contents: bytes) -> None:

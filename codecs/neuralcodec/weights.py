@@ -18,11 +18,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pooch
 from tqdm.auto import tqdm
 
 from neuralcodec import checksums, download
 from neuralcodec.checkpoints import CHECKPOINTS, HUB, Checkpoint
+from neuralcodec.files import cache_folder
 from neuralcodec.names import unknown
 
 __all__ = [
@@ -60,8 +60,7 @@ def _folders() -> list[Path]:
 
 def cache() -> Path:
     """Say in which folder downloads are kept; it may not be there yet."""
-    folder = os.environ.get("NEURALCODEC_CACHE") or pooch.os_cache("neuralcodec")
-    return Path(folder).expanduser() / "weights"
+    return cache_folder() / "weights"
 
 
 def find(name: str) -> Path | None:

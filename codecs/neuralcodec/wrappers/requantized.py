@@ -28,6 +28,9 @@ from neuralcodec.wrappers.retimed import Resampled, Stacked, retime
 LATENTS_PER_ENTRY = 16
 """How many latents the fitting audio should give for each entry of a codebook."""
 
+LONGEST = 60
+"""Seconds of fitting audio that go through a codec at once."""
+
 RETIMING = ("stack", "latent_rate")
 """Settings of a requantized codec that change the frame rate of its latents."""
 
@@ -92,7 +95,8 @@ def fitting_latents(codec: LatentCodec, wavs: Sequence[Tensor], count: int) -> T
 
     A frame of audio gives other latents when it starts some samples later. Where the audio has too
     few frames it is encoded again from offsets spread evenly over a frame, which serves unseen
-    audio better than more codebook entries than there is data for.
+    audio better than more codebook entries than there is data for. Long recordings are heard in
+    pieces of `LONGEST` seconds, so that memory doesn't grow with them.
 
     Args:
         codec: gives the latents.
@@ -103,6 +107,7 @@ def fitting_latents(codec: LatentCodec, wavs: Sequence[Tensor], count: int) -> T
         `[1, D, N]`; N is below `count` only if every offset of a frame was used.
     """
     hop = round(codec.sample_rate / codec.frame_rate)
+    wavs = [piece for wav in wavs for piece in torch.split(wav, LONGEST * codec.sample_rate, -1)]
     first = [codec.encode_latents(wav[None]) for wav in wavs]
     rounds = min(-(-count // sum(latents.shape[-1] for latents in first)), hop)
     parts = []
