@@ -22,7 +22,6 @@ from torch import Tensor
 from neuralcodec import codec as codecs
 from neuralcodec import weights
 from neuralcodec.audio import mix_down, resample
-from neuralcodec.codec import Chunkable, Streaming
 from neuralcodec.data import clips
 from neuralcodec.registry import REGISTRY
 
@@ -60,13 +59,11 @@ def calls(codec: Any, wav: Tensor) -> tuple[Any, Any]:
 
 def delay_ms(codec: Any) -> float | None:
     """Give how long after a sample went in it may come out: a frame, and what is looked ahead."""
-    if not hasattr(codec, "hop_length"):
-        return None
     ahead = 0
-    if not isinstance(codec, Streaming):
-        if not isinstance(codec, Chunkable):
+    if not codec.is_causal:
+        if not hasattr(codec, "decode_context"):
             return None
-        ahead = codec.encode_context + codec.decode_context
+        ahead = getattr(codec, "encode_context", 0) + codec.decode_context
     return float((1 + ahead) * codec.hop_length / codec.sample_rate * 1000)
 
 
@@ -123,10 +120,10 @@ def write_report(record: dict[str, Any], out: Path) -> None:
     """Write the table and the CSV file."""
     rows = record["codecs"]
     header = [
-        *("codec", "weights", "parameters, M", "encode, RTF", "decode, RTF"),
+        *("codec", "weights", "clip, s", "parameters, M", "encode, RTF", "decode, RTF"),
         *("encode / package", "decode / package", "memory, MiB", "delay, ms", "removed, samples"),
     ]
-    keys = "codec weights parameters_m encode_rtf decode_rtf encode_over_package"
+    keys = "codec weights seconds parameters_m encode_rtf decode_rtf encode_over_package"
     keys += " decode_over_package memory_mib delay_ms delay_removed_samples"
     table = markdown_table(header, [[row[key] for key in keys.split()] for row in rows])
     added = [
@@ -178,7 +175,7 @@ def main() -> None:
         return
     if arguments.redraw:
         records = [json.loads(path.read_text(encoding="utf-8")) for path in arguments.redraw]
-        rows = [row for record in records for row in record["codecs"]]
+        rows = list({row["codec"]: row for each in records for row in each["codecs"]}.values())
         write_report({"machine": records[0]["machine"], "codecs": rows}, arguments.out)
         return
     restart_without_thread_limits()

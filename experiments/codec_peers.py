@@ -4,6 +4,7 @@ The peer is the wrapper's own network, with weight norm multiplied in, called as
 it to be called, in inference mode: what is left of the difference is the wrapper.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Call = Callable[[], object]
+Call = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,13 @@ class Package:
 
 
 def _encodec(codec: Any, wav: Tensor) -> Package:
+    return _encodec_at(codec, wav, codec.num_codebooks)
+
+
+def _encodec_at(codec: Any, wav: Tensor, depth: int) -> Package:
     network = codec.network
-    network.set_target_bandwidth(max(network.target_bandwidths))
+    kbps = depth * math.log2(codec.codebook_sizes[0]) * network.frame_rate / 1000
+    network.set_target_bandwidth(kbps)
     frames = network.encode(wav)
     return Package(lambda: network.encode(wav), lambda: network.decode(frames))
 
@@ -57,12 +63,28 @@ def _mimi(codec: Any, wav: Tensor) -> Package:
     return Package(lambda: network.encode(wav, num_quantizers=depth), lambda: network.decode(codes))
 
 
+def _vocos(codec: Any, wav: Tensor) -> Package:
+    network = codec.network
+    if codec.name == "vocos_mel_24khz":
+        mel = network.feature_extractor(wav[:, 0])
+        return Package(lambda: network.feature_extractor(wav[:, 0]), lambda: network.decode(mel))
+    vocos, below = network["vocos"], _encodec_at(codec.encodec, wav, codec.num_codebooks)
+    codes = below.encode()[0][0]
+    bandwidth_id = torch.tensor([codec.depths.index(codec.num_codebooks)])
+
+    def decode() -> object:
+        return vocos.decode(vocos.feature_extractor(codes), bandwidth_id=bandwidth_id)
+
+    return Package(below.encode, decode)
+
+
 _FAMILIES: dict[str, Callable[[Any, Tensor], Package]] = {
     "encodec": _encodec,
     "dac": _dac,
     "snac": _snac,
     "mimi": _mimi,
     "xcodec": _huggingface,
+    "vocos": _vocos,
 }
 
 
