@@ -179,9 +179,10 @@ def lacking(name: str, settings: Mapping[str, Any]) -> str | None:
     Weights that it needs, and that no setting `weights` stands for, are downloaded if they are not
     on this machine. Nothing is imported.
     """
-    entry = REGISTRY[name.removesuffix(RVQ_SUFFIX)]
+    name = name.removesuffix(RVQ_SUFFIX)
+    entry = REGISTRY[name]
     if entry.package is not None and importlib.util.find_spec(entry.package) is None:
-        return str(missing_package(name.removesuffix(RVQ_SUFFIX), entry.package))
+        return str(missing_package(name, entry.package))
     if "weights" in settings:
         return None
     try:

@@ -54,8 +54,9 @@ class Subject:
     @cached_property
     def frame_rates(self) -> tuple[float, ...]:
         """Hz, one a codebook or one for the latents; none where the rate depends on the clip."""
-        own: tuple[float, ...] = self.codec.frame_rates if self.has_codes else ()
-        return own if self.has_codes else (self.codec.frame_rate,)
+        codec = self.codec
+        rates: tuple[float, ...] = codec.frame_rates if self.has_codes else (codec.frame_rate,)
+        return rates
 
     @cached_property
     def hop(self) -> int:

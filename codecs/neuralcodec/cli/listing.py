@@ -6,6 +6,7 @@ from typing import Any
 import typer
 
 from neuralcodec import codec as codecs
+from neuralcodec import weights
 from neuralcodec.cli.table import table
 from neuralcodec.registry import REGISTRY, Entry, Facts
 
@@ -49,8 +50,6 @@ def _built_rates(codec: Any) -> list[str]:
 
 
 def _weights(entry: Entry) -> str:
-    from neuralcodec import weights
-
     if not entry.checkpoints:
         return "-"
     return "here" if all(weights.find(name) for name in entry.checkpoints) else "not here"

@@ -36,12 +36,12 @@ def sweep(
         )
     if dry_run:
         return
-    reasons = {setup.codec: reason for setup, reason in sweeps.lacking(plan).items()}
-    for name, reason in reasons.items():
+    unable = sweeps.lacking(plan)
+    for name, reason in {setup.codec: reason for setup, reason in unable.items()}.items():
         typer.echo(f"{name} can't run here: {reason}")
     bar = sys.stderr.isatty()
     try:
-        outcome = sweeps.run(plan, out, workers=workers, retry=retry, progress=bar)
+        outcome = sweeps.run(plan, out, workers=workers, retry=retry, progress=bar, unable=unable)
         made, kept = outcome.new, outcome.kept
         typer.echo(f"{made} rows made, {kept} kept from before: {out / 'results.csv'}")
         _draw(out)

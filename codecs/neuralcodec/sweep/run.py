@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -165,9 +165,8 @@ def lacking(plan: Plan) -> dict[Setup, str]:
     return {setup: reason for setup, reason in reasons.items() if reason is not None}
 
 
-def _hopeless(plan: Plan) -> list[tuple[Key, Row]]:
+def _hopeless(plan: Plan, reasons: Mapping[Setup, str]) -> list[tuple[Key, Row]]:
     """Make the rows of the jobs whose codec cannot run here."""
-    reasons = lacking(plan)
     return [
         row
         for job in plan.jobs
@@ -216,6 +215,7 @@ def run(
     workers: int | None = None,
     retry: bool = False,
     progress: bool = False,
+    unable: Mapping[Setup, str] | None = None,
 ) -> Outcome:
     """Run what is left of a plan and write `results.csv`.
 
@@ -228,6 +228,7 @@ def run(
         workers: processes; default one a core.
         retry: make rows again that failed before.
         progress: show a bar.
+        unable: what `lacking` said of the plan, where it was asked before.
 
     Raises:
         OSError: if the disk is full, say; rows written before are safe. `StoreError` if it is the
@@ -246,7 +247,7 @@ def run(
         made = 0
         if left.jobs:
             store.begin(datetime.now(UTC).isoformat(timespec="seconds"), describe(plan))
-            rows = _hopeless(left)
+            rows = _hopeless(left, lacking(left) if unable is None else unable)
             store.add(rows)
             made = len(rows)
             left = left.without({key for key, _ in rows})

@@ -24,7 +24,7 @@ from neuralcodec.quantize import ResidualVectorQuantizer
 from neuralcodec.tokens import Tokens
 from neuralcodec.weights import locate
 from neuralcodec.wrappers.checks import check_cover, check_depth, check_latents, codes_of
-from neuralcodec.wrappers.network import fold_weight_norm, load_saved, seen
+from neuralcodec.wrappers.network import fold_weight_norm, load_saved, seeded, seen
 
 torchaudio_guard.load()
 
@@ -65,10 +65,9 @@ _MODELS = {
 
 def _build(settings: Mapping[str, Any]) -> Any:
     """Make the package's network; torch's global random state is left alone."""
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with seeded(), warnings.catch_warnings():
         # The package was written for the weight norm that torch replaced since.
         warnings.filterwarnings("ignore", "", FutureWarning, r"torch\.nn\.utils\.weight_norm")
-        torch.default_generator.manual_seed(0)
         return DAC(**settings)
 
 

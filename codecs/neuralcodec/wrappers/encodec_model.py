@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from neuralcodec import torchaudio_guard
 from neuralcodec.weights import locate
 from neuralcodec.wrappers import streaming
-from neuralcodec.wrappers.network import fill, fold_weight_norm, load_state
+from neuralcodec.wrappers.network import fill, fold_weight_norm, load_state, seeded
 
 torchaudio_guard.load()
 
@@ -70,8 +70,7 @@ def random_model(name: str) -> Any:
     Returns:
         EncodecModel: on the CPU, weight norm as the package has it.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
+    with seeded():
         model = _untrained(name)
         with torch.no_grad():
             for key, parameter in model.named_parameters():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from neuralcodec.wrappers.huggingface_models import MODELS
 from neuralcodec.wrappers.huggingface_stages import stages
-from neuralcodec.wrappers.network import fold_weight_norm
+from neuralcodec.wrappers.network import fold_weight_norm, seeded
 
 _SECONDS = 2  # of noise that codebooks are drawn for
 _RMS = 0.1  # of what that noise is decoded to
@@ -74,8 +74,7 @@ def random_model(kind: str) -> Any:
     Returns:
         On the CPU, in eval mode, without weight norm.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
+    with seeded():
         model = MODELS[kind]
         network: Any = model(model.config_class()).eval()
         fold_weight_norm(network)

@@ -28,6 +28,7 @@ from neuralcodec import weights as checkpoints
 from neuralcodec.audio import check_wav, fit_length
 from neuralcodec.quantize import ResidualVectorQuantizer
 from neuralcodec.tokens import Tokens
+from neuralcodec.wrappers.checks import check_depth
 
 _SAMPLE_RATE, _HOP, _DIM = 16_000, 320, 64
 _LEVELS, _ENTRIES = 46, 16
@@ -273,6 +274,5 @@ class Lyra:
 
     def _quantizer(self, num_codebooks: int | None) -> Callable[[Tensor], Tensor]:
         """Give what turns latents into codes of so many levels."""
-        if num_codebooks is not None and not 1 <= num_codebooks <= _LEVELS:
-            raise ValueError(f"num_codebooks must be 1..{_LEVELS}, got {num_codebooks}")
-        return partial(self.rvq.encode, num_codebooks=num_codebooks, beam_width=self.beam_width)
+        depth = check_depth(num_codebooks, range(1, _LEVELS + 1))
+        return partial(self.rvq.encode, num_codebooks=depth, beam_width=self.beam_width)

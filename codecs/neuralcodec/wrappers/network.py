@@ -1,5 +1,7 @@
 """What wrappers do with networks of torch: read, fold, and find out how far they see."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -7,6 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Draw from a fixed seed on the CPU in here, and leave torch's global random state alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
 
 
 def load_saved(path: Path) -> Any:

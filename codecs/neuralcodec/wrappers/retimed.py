@@ -32,13 +32,14 @@ def interpolate(z: Tensor, ratio: float, length: int) -> Tensor:
     width = math.ceil(_LOBES / cutoff)
     times = torch.arange(length, dtype=torch.float64) / ratio
     first = times.floor().long() - width + 1
-    out, total = z.new_zeros((*z.shape[:-1], length), dtype=torch.float32), torch.zeros(length)
+    out = z.new_zeros((*z.shape[:-1], length), dtype=torch.float32)
+    total = torch.zeros(length, device=z.device)
     for tap in range(2 * width):
         offset = times - (first + tap)
         window = torch.cos(offset / width * (math.pi / 2)).square()
         weight = (torch.sinc(offset * cutoff) * window).float().to(z.device)
         out += weight * z[..., (first + tap).clamp(0, z.shape[-1] - 1).to(z.device)]
-        total = total.to(z.device) + weight
+        total += weight
     return out / total
 
 

@@ -11,7 +11,6 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from neuralcodec.names import unknown
 from neuralcodec.tokens import Tokens
 from neuralcodec.weights import locate
 from neuralcodec.wrappers.checks import check_cover, check_depth, check_latents, check_tokens
-from neuralcodec.wrappers.network import fold_weight_norm
+from neuralcodec.wrappers.network import fold_weight_norm, load_saved, seeded
 
 with warnings.catch_warnings():
     # The package scripts a function on import, which torch has come to advise against.
@@ -67,8 +66,7 @@ They have the sizes that hubertsiuzdak/snac publishes: 19.8, 54.5 and 54.5 milli
 
 def _build(settings: Mapping[str, Any]) -> Any:
     """Make the package's network; torch's global random state is left alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
+    with seeded():
         return SNAC(**settings)
 
 
@@ -107,8 +105,8 @@ def read_network(config: Path, weights: Path, model: str) -> Any:
     """
     try:
         settings = json.loads(config.read_text(encoding="utf-8"))
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-    except (UnpicklingError, EOFError, RuntimeError, ValueError) as error:
+        state = load_saved(weights)
+    except ValueError as error:
         raise ValueError(f"{config} and {weights} are no SNAC checkpoint: {error}") from error
     known = inspect.signature(SNAC).parameters
     if not isinstance(settings, dict) or not set(settings) <= set(known):

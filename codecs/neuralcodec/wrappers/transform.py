@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neuralcodec import torchaudio_guard
 from neuralcodec.audio import check_wav, fit_length
+from neuralcodec.wrappers.network import seeded
 
 
 def _hop_length(sample_rate: int, frame_rate: float) -> int:
@@ -141,8 +142,7 @@ class Mel:
         magnitudes = fit_length(self._bands_to_bins(z.float().exp()), frames)
         clips = []
         for each in torch.split(magnitudes, 1):  # alone, so that it is the same in any batch
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(0)
+            with seeded():
                 clips.append(self._synthesise(each))
         wav = torch.stack(clips)
         return fit_length(wav, (z.shape[2] - 1) * self._hop if length is None else length)

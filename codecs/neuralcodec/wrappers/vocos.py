@@ -12,7 +12,13 @@ from neuralcodec.audio import check_wav, fit_length
 from neuralcodec.codec import DecodeStream, EncodeStream
 from neuralcodec.tokens import Tokens
 from neuralcodec.wrappers import streaming
-from neuralcodec.wrappers.checks import check_codes, check_depth, check_latents, codes_of
+from neuralcodec.wrappers.checks import (
+    check_codes,
+    check_cover,
+    check_depth,
+    check_latents,
+    codes_of,
+)
 from neuralcodec.wrappers.encodec import Encodec24khz
 from neuralcodec.wrappers.vocos_model import EncodecConfig, MelConfig, load_model
 
@@ -99,8 +105,7 @@ class VocosEncodec:
         """
         codes = codes_of(self, tokens).to(self._device)
         check_depth(tokens.num_codebooks, self.depths)
-        if not 0 < tokens.num_samples <= codes.shape[-1] * self.hop_length:
-            raise ValueError(f"{codes.shape[-1]} frames don't cover {tokens.num_samples} samples")
+        check_cover(codes.shape[-1], self.hop_length, tokens.num_samples)
         return self._decode_codes(codes)[..., : tokens.num_samples].clone()
 
     def encode_latents(self, wav: Tensor) -> Tensor:

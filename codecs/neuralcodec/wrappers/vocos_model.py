@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from neuralcodec import torchaudio_guard
 from neuralcodec.weights import locate
-from neuralcodec.wrappers.network import fill, load_state
+from neuralcodec.wrappers.network import fill, load_state, seeded
 
 torchaudio_guard.load()
 
@@ -236,8 +236,7 @@ def random_model(config: MelConfig | EncodecConfig) -> Any:
     Returns:
         Vocos: on the CPU.
     """
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.default_generator.manual_seed(0)
+    with seeded(), torch.no_grad():
         network = _network(config)
         for key, parameter in network.backbone.named_parameters():
             if key.endswith((".scale.weight", ".shift.weight")):
