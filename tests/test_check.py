@@ -576,6 +576,7 @@ def test_command_knows_random_weights(
         (["pcm", "--set", "bit=4"], "did you mean 'bits'"),
         (["pcm", "--set", "bits"], "--set takes key=value, got 'bits'"),
         (["pcm", "--set", "bits=2", "--set", "bits=3"], "--set bits is there twice"),
+        (["pcm", "--set", "sample_rate=False"], "sample_rate must be positive, got False"),
         (["pcm", "--set", "bits=99"], "bits must be 1..16, got 99"),
         (["pcm", "--weights", "here"], "unknown setting of codec 'pcm': 'weights'"),
     ],

@@ -1,31 +1,11 @@
 """`neuralcodec check`."""
 
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from neuralcodec.cli.settings import parse
 from neuralcodec.cli.table import table
-
-
-def _value(text: str) -> Any:
-    """Read a number, true or false; whatever else stays a word."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not (key and equals):
-            raise ValueError(f"--set takes key=value, got {pair!r}")
-        if key in found:
-            raise ValueError(f"--set {key} is there twice")
-        found[key] = _value(value)
-    return found
 
 
 def check(
@@ -41,7 +21,7 @@ def check(
     from neuralcodec import check as checks
     from neuralcodec.codec import load
 
-    given = _settings(settings or [])
+    given = parse(settings, form="key=value")
     if weights is not None:
         given["weights"] = weights
     results = checks.run(load(codec, **given), trained=given.get("weights") != "random")

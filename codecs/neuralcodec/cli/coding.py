@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import io
-import json
 import math
 import sys
 import tempfile
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from neuralcodec.cli.settings import parse, text_of
 
 if TYPE_CHECKING:  # commands import what they need when they run: others then start at once
     from torch import Tensor
@@ -26,34 +27,6 @@ _Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Setting of the codec; may be given again."),
 ]
-
-
-def _scalar(word: str) -> Any:
-    """Read a setting: a number, true, false, null in any case, or else the word itself."""
-    plain = word.lower() if word.lower() in ("true", "false", "null") else word
-    try:
-        value = json.loads(plain)
-    except ValueError:
-        return word
-    finite = not isinstance(value, float) or math.isfinite(value)
-    return value if finite and not isinstance(value, list | dict | str) else word
-
-
-def _word(value: object) -> str:
-    """Write a setting as `_scalar` reads it."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _settings(pairs: Sequence[str] | None) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for pair in pairs or ():
-        key, equals, value = pair.partition("=")
-        if not (key and equals):
-            raise ValueError(f"--set takes KEY=VALUE, got {pair!r}")
-        if key in found:
-            raise ValueError(f"--set {key} is given twice")
-        found[key] = _scalar(value)
-    return found
 
 
 def _names_files(name: str) -> list[str]:
@@ -172,7 +145,7 @@ def encode(
     """Encode audio of any rate and channels to a file of tokens."""
     from neuralcodec import audio, bitstream, chunks
 
-    given = _settings(setting)
+    given = parse(setting)
     _check_target(target)
     built = _load(codec, {**given, **_beam_setting(codec, beam_width)})
     settings, needs = bitstream.carried(given, _names_files(codec))
@@ -260,7 +233,7 @@ def decode(
     """Decode a file of tokens to audio of the original's rate and length."""
     from neuralcodec import audio, bitstream, chunks
 
-    given = _settings(setting)
+    given = parse(setting)
     _check_target(target, (".flac", ".wav"))
     recording = bitstream.read(sys.stdin.buffer if source == _STANDARD else source)
     header, origin = recording.header, recording.header.origin
@@ -293,7 +266,7 @@ def _lines(found: "Info") -> list[tuple[str, str]]:
     checks = found.num_bytes - found.header_bytes - header.side_bytes - payload
     lines = [
         ("codec", header.codec),
-        ("settings", " ".join(f"{key}={_word(value)}" for key, value in header.settings.items())),
+        ("settings", " ".join(f"{key}={text_of(value)}" for key, value in header.settings.items())),
         ("needs", " ".join(f"--set {name}=..." for name in header.needs)),
         ("quantizer", header.digest),
         (
