@@ -22,6 +22,7 @@ from torch import Tensor
 from neuralcodec.audio import check_wav
 from neuralcodec.codec import Chunkable, Codec, LatentCodec, Streaming
 from neuralcodec.tokens import Tokens
+from neuralcodec.wrappers.checks import check_tokens
 
 
 class _ChunkableCodec(Codec, Chunkable, Protocol):
@@ -161,16 +162,9 @@ def _encode_stream(
 
 
 def _decode_stream(codec: _StreamingCodec, tokens: Tokens, size: int) -> Tensor:
-    depth = tokens.num_codebooks
-    rates, sizes = codec.frame_rates[:depth], codec.codebook_sizes[:depth]
-    got = (tokens.sample_rate, tokens.frame_rates, tokens.codebook_sizes)
-    if got != (codec.sample_rate, rates, sizes):  # a stream is given bare codes: it can't tell
-        raise ValueError(
-            f"tokens of audio at {got[0]} Hz, frame rates {got[1]} and codebook sizes {got[2]} "
-            f"are not of {codec.name}: {codec.sample_rate} Hz, {rates}, {sizes}"
-        )
+    check_tokens(codec, tokens)  # a stream is given bare codes: it can't tell
     codes = tokens.codes if isinstance(tokens.codes, Tensor) else torch.stack(tokens.codes, dim=1)
-    padded = math.ceil(codes.shape[-1] / rates[0] * codec.sample_rate)
+    padded = math.ceil(codes.shape[-1] / tokens.frame_rates[0] * codec.sample_rate)
     stream, wav = codec.decode_stream(), _Joined(padded)
     for start in range(0, codes.shape[-1], size):
         wav.add(stream.push(codes[..., start : start + size]))

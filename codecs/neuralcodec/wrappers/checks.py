@@ -21,10 +21,11 @@ def check_tokens(codec: Codec, tokens: Tokens) -> None:
     """Raise ValueError unless tokens have the rates and sizes of the first codebooks of `codec`."""
     depth = tokens.num_codebooks
     got = (tokens.sample_rate, tokens.frame_rates, tokens.codebook_sizes)
-    if got != (codec.sample_rate, codec.frame_rates[:depth], codec.codebook_sizes[:depth]):
+    own = (codec.sample_rate, codec.frame_rates[:depth], codec.codebook_sizes[:depth])
+    if got != own:
         raise ValueError(
             f"tokens of {got[0]} Hz audio, frame rates {got[1]} and codebook sizes {got[2]} are "
-            f"not of {codec.name}"
+            f"not of {codec.name}: {own[0]} Hz, {own[1]} and {own[2]}"
         )
 
 
@@ -32,6 +33,12 @@ def codes_of(codec: Codec, tokens: Tokens) -> Tensor:
     """Give the codes `[B, K, T]` of tokens, or raise ValueError if they are not of `codec`."""
     check_tokens(codec, tokens)
     return torch.stack(tokens.streams, dim=1)
+
+
+def check_frames(frames: int, needed: int, num_samples: int) -> None:
+    """Raise ValueError unless there are just as many frames as the samples take."""
+    if frames != needed:
+        raise ValueError(f"{num_samples} samples are {needed} frames, got {frames}")
 
 
 def check_cover(frames: int, hop_length: int, num_samples: int) -> None:

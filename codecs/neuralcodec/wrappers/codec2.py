@@ -20,6 +20,7 @@ from torch import Tensor
 
 from neuralcodec.audio import fit_length
 from neuralcodec.tokens import Tokens
+from neuralcodec.wrappers.checks import check_depth, check_frames, codes_of
 from neuralcodec.wrappers.pcm import check_input
 
 _SAMPLE_RATE = 8000
@@ -128,11 +129,7 @@ class Codec2:
                 is not K.
             OSError: if the program fails.
         """
-        if num_codebooks not in (None, self.num_codebooks):
-            raise ValueError(
-                f"num_codebooks must be {self.num_codebooks} in mode {self.mode}, "
-                f"got {num_codebooks}"
-            )
+        check_depth(num_codebooks, self.depths)
         check_input(wav, None)
         padded = fit_length(wav[:, 0], self._count(wav.shape[-1]) * self._frames.length)
         steps = (padded.detach().cpu().double() * _FULL_SCALE).round().clamp(max=_FULL_SCALE - 1)
@@ -157,17 +154,9 @@ class Codec2:
             ValueError: if the tokens are of another codec or mode, or too few or many.
             OSError: if the program fails.
         """
-        got = tokens.sample_rate, tokens.codebook_sizes, tokens.frame_rates
-        if got != (_SAMPLE_RATE, self.codebook_sizes, self.frame_rates):
-            raise ValueError(
-                f"tokens of {got[0]} Hz, codebook sizes {got[1]} and frame rates {got[2]} are not "
-                f"of codec2 in mode {self.mode}: {_SAMPLE_RATE} Hz, {self.codebook_sizes} and "
-                f"{self.frame_rates}"
-            )
-        needed, counts = self._count(tokens.num_samples), {s.shape[1] for s in tokens.streams}
-        if counts != {needed}:
-            raise ValueError(f"{tokens.num_samples} samples take {needed} frames, got {counts}")
-        codes = torch.stack(tokens.streams, dim=-1).cpu().numpy()  # [B, frames, K]
+        codes = codes_of(self, tokens).mT.cpu().numpy()  # [B, frames, K]
+        check_depth(tokens.num_codebooks, self.depths)
+        check_frames(codes.shape[1], self._count(tokens.num_samples), tokens.num_samples)
         codes[..., -1] <<= self._spare
         clips = [
             np.frombuffer(_run(_DECODER, self.mode, clip.tobytes()), "<i2")

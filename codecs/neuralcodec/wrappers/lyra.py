@@ -28,7 +28,7 @@ from neuralcodec import weights as checkpoints
 from neuralcodec.audio import check_wav, fit_length
 from neuralcodec.quantize import ResidualVectorQuantizer
 from neuralcodec.tokens import Tokens
-from neuralcodec.wrappers.checks import check_depth
+from neuralcodec.wrappers.checks import check_depth, check_frames, check_latents, codes_of
 
 _SAMPLE_RATE, _HOP, _DIM = 16_000, 320, 64
 _LEVELS, _ENTRIES = 46, 16
@@ -226,8 +226,7 @@ class Lyra:
 
     def decode_latents(self, z: Tensor, length: int | None = None) -> Tensor:
         """Turn latents `[B, 64, frames]` into wav `[B, 1, length]` float32."""
-        if z.ndim != 3 or z.shape[1] != _DIM or 0 in z.shape:
-            raise ValueError(f"z must be [B, {_DIM}, T] and not empty, got {list(z.shape)}")
+        check_latents(z, _DIM)
         wav = _Batch(self._decoder)(z.mT).flatten(1)[:, None]
         return wav if length is None else fit_length(wav, length)
 
@@ -248,21 +247,9 @@ class Lyra:
         Raises:
             ValueError: if the tokens are of another codec, or too few or many for their length.
         """
-        depth, frames = tokens.num_codebooks, -(-tokens.num_samples // _HOP)
-        got = tokens.sample_rate, tokens.frame_rates, tokens.codebook_sizes
-        if got != (_SAMPLE_RATE, self.frame_rates[:depth], self.codebook_sizes[:depth]):
-            raise ValueError(
-                f"tokens of audio at {got[0]} Hz, frame rates {got[1]} and codebook sizes {got[2]} "
-                f"are not Lyra's: {_SAMPLE_RATE} Hz, {_FRAME_RATE:g} Hz, at most {_LEVELS} of "
-                f"{_ENTRIES} entries"
-            )
-        counts = {stream.shape[1] for stream in tokens.streams}
-        if counts != {frames}:
-            raise ValueError(
-                f"{tokens.num_samples} samples are {frames} frames, got codes of {counts}"
-            )
-        codes = torch.stack(tokens.streams, dim=1).cpu()
-        return self.decode_latents(self.rvq.decode(codes), tokens.num_samples)
+        codes, length = codes_of(self, tokens).cpu(), tokens.num_samples
+        check_frames(codes.shape[-1], -(-length // _HOP), length)
+        return self.decode_latents(self.rvq.decode(codes), length)
 
     def stream(self, num_codebooks: int | None = None) -> LyraEncodeStream:
         """Begin to encode with the first `num_codebooks` codebooks, 1..46; default all."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neuralcodec import torchaudio_guard
 from neuralcodec.audio import check_wav, fit_length
+from neuralcodec.wrappers.checks import check_latents
 from neuralcodec.wrappers.network import seeded
 
 
@@ -28,11 +29,6 @@ def _hop_length(sample_rate: int, frame_rate: float) -> int:
             f"near it do {sample_rate / (hop + 1):g}, {sample_rate / hop:g} Hz"
         )
     return hop
-
-
-def _check_latents(z: Tensor, dim: int) -> None:
-    if z.ndim != 3 or z.shape[1] != dim or z.shape[2] == 0:
-        raise ValueError(f"z must be [B, {dim}, T] and not empty, got {list(z.shape)}")
 
 
 class Mdct:
@@ -74,7 +70,7 @@ class Mdct:
 
     def decode_latents(self, z: Tensor, length: int | None = None) -> Tensor:
         """Turn coefficients `[B, hop, frames]` into wav `[B, 1, length]`; overlap and add."""
-        _check_latents(z, self.dim)
+        check_latents(z, self.dim)
         blocks = z.transpose(1, 2).float() @ self._basis  # [B, frames, 2 D]
         first, second = blocks[..., : self.dim], blocks[..., self.dim :]
         wav = (second[:, :-1] + first[:, 1:]).flatten(1)[:, None]
@@ -137,7 +133,7 @@ class Mel:
 
     def decode_latents(self, z: Tensor, length: int | None = None) -> Tensor:
         """Turn log-mel frames `[B, D, frames]` into wav `[B, 1, length]`."""
-        _check_latents(z, self.dim)
+        check_latents(z, self.dim)
         frames = max(z.shape[2], self._analyse.n_fft // (2 * self._hop) + 2)  # as at encoding
         magnitudes = fit_length(self._bands_to_bins(z.float().exp()), frames)
         clips = []
