@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from neuralcodec import audio, load, weights
@@ -29,6 +30,7 @@ from neuralcodec.sweep.work import run_fit, run_job
 from neuralcodec.tokens import Tokens
 from neuralcodec.wrappers import requantized
 from neuralcodec.wrappers.pcm import Pcm
+from neuralcodec.wrappers.transform import Mdct
 
 WriteSweep = Callable[..., Path]
 GRID = """
@@ -283,6 +285,44 @@ def test_one_fit_serves_all_depths_and_clips(
     sizes = SMALL.replace("codebook_size = 16", "codebook_size = [8, 16]")
     assert run(make(read(write_sweep(sizes))), tmp_path / "out").new == (4 + 2) * 3
     assert sorted(asked) == [(8, 2), (16, 2)]
+
+
+class Loaded(Mdct):
+    """A latent codec whose weights, a single factor, lie in a file."""
+
+    name = "loaded"
+
+    def __init__(self, weights: str) -> None:
+        super().__init__(100)
+        self.network = torch.nn.Linear(1, 1, bias=False).requires_grad_(False)
+        self.network.weight.fill_(float(Path(weights).read_text()))
+
+    def encode_latents(self, wav: Tensor) -> Tensor:
+        return super().encode_latents(wav) * self.network.weight
+
+
+def test_other_weights_take_another_fit(
+    write_sweep: WriteSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(REGISTRY, "loaded", Entry("test_sweep_run", "Loaded", None, "of a file"))
+    weights, fits = tmp_path / "gain.txt", tmp_path / "cache"
+    fits.mkdir()
+    grid = f'[grid.loaded]\nweights = "{weights}"\ncodebook_size = 16\nnum_codebooks = 2'
+    (job, *_) = make(read(write_sweep(grid))).jobs
+    fit = job.setup.fit
+    assert fit is not None
+    found: list[set[Path]] = []
+    for gain in ("4", "1", "1", "4", "1"):
+        weights.write_text(gain)
+        assert run_fit(fit, fits) is None
+        found.append({*fits.iterdir()})
+    assert [len(files) for files in found] == [1, 2, 2, 2, 2]
+    (loud,), (plain,) = found[0], found[1] - found[0]
+    books = [load_file(path)["codebooks"] for path in (loud, plain)]
+    assert torch.allclose(books[0], 4 * books[1], rtol=1e-4, atol=1e-6)
+    loud.unlink()  # so that it can't be the one that a job takes
+    ((_, row),) = run_job(job, fits)
+    assert row["status"] == "ok"
 
 
 # Points that fail

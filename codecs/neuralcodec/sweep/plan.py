@@ -47,7 +47,10 @@ class Fit:
 
     @property
     def signature(self) -> str:
-        """16 hex digits of all that decides the codebooks, K included."""
+        """16 hex digits of all that a plan knows of what decides the codebooks, K included.
+
+        The codec's weights are not among it: a plan builds no codec.
+        """
         return _digest([*_described(self), self.num_codebooks, self.seed, self.audio_digest], 16)
 
 

@@ -40,12 +40,10 @@ def reason_of(error: BaseException) -> str:
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
 
 
-def _fitted_path(fit: Fit, folder: Path) -> Path:
-    return folder / f"{fit.codec}-{fit.signature}.safetensors"
-
-
 def run_fit(fit: Fit, folder: Path) -> str | None:
     """Fit a quantizer and leave its codebooks in `folder`, unless they lie there already.
+
+    Their file is named after the codec's weights too: where those changed it is fitted again.
 
     Returns:
         None, or why the quantizer cannot be fitted.
@@ -53,12 +51,13 @@ def run_fit(fit: Fit, folder: Path) -> str | None:
     Raises:
         OSError: if the codebooks cannot be written.
     """
-    path = _fitted_path(fit, folder)
-    if path.exists():
-        return None
     try:
-        codec = requantized.fit(
-            requantized.latent_codec(fit.codec, dict(fit.settings)),
+        codec = requantized.latent_codec(fit.codec, dict(fit.settings))
+        path = folder / requantized.fit_file(codec, [fit.signature])
+        if path.exists():
+            return None
+        fitted = requantized.fit(
+            codec,
             fit.audio,
             num_codebooks=fit.num_codebooks,
             codebook_size=fit.codebook_size,
@@ -66,7 +65,7 @@ def run_fit(fit: Fit, folder: Path) -> str | None:
         )
     except Exception as error:  # a codec may raise anything; the sweep goes on and says so
         return reason_of(error)
-    write_whole(path, save({"codebooks": codec.rvq.codebooks}))
+    write_whole(path, save({"codebooks": fitted.rvq.codebooks}))
     return None
 
 
@@ -75,11 +74,10 @@ def _load(setup: Setup, folder: Path) -> codecs.Codec:
     """Build a setup's codec; jobs of one setup come in a row, so few are kept."""
     if setup.fit is None:
         return codecs.load(setup.codec, **dict(setup.settings))  # type: ignore[no-any-return]
-    rvq = ResidualVectorQuantizer.from_codebooks(
-        load_file(_fitted_path(setup.fit, folder))["codebooks"]
-    )
     settings = dict(setup.settings)
     codec = requantized.latent_codec(setup.fit.codec, settings)
+    fitted = load_file(folder / requantized.fit_file(codec, [setup.fit.signature]))
+    rvq = ResidualVectorQuantizer.from_codebooks(fitted["codebooks"])
     return requantized.Requantized(codec, rvq, int(settings.get(requantized.BEAM, 1)))
 
 

@@ -175,11 +175,15 @@ def _content(codec: Any) -> str:
     return digest.hexdigest()
 
 
-def _cached(codec: LatentCodec, described: Sequence[Any]) -> Path:
-    """Name the file of the codebooks that a fit of this description gives."""
+def fit_file(codec: LatentCodec, described: Sequence[Any]) -> str:
+    """Name the file of the codebooks that a fit gives, after a hash of all that decides them.
+
+    Args:
+        codec: as it is built: what it has learned goes into the hash, and so does our version.
+        described: the rest, as JSON has it: settings, audio, sizes, seed.
+    """
     text = json.dumps([*described, _content(codec), __version__], sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return cache_folder() / "rvq" / f"{codec.name}-{digest}.safetensors"
+    return f"{codec.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
 
 
 def load(
@@ -212,8 +216,9 @@ def load(
     """
     codec, found = latent_codec(name, settings), clips(audio)
     fitted_on = [clip.digest() for clip in found]
-    described = [name, {key: str(value) for key, value in settings.items()}, fitted_on]
-    path = _cached(codec, [*described, num_codebooks, codebook_size, seed])
+    described: list[Any] = [name, {key: str(value) for key, value in settings.items()}, fitted_on]
+    described += [num_codebooks, codebook_size, seed]
+    path = cache_folder() / "rvq" / fit_file(codec, described)
     if path.exists():
         codebooks = load_file(path)["codebooks"]
         return Requantized(codec, ResidualVectorQuantizer.from_codebooks(codebooks), beam_width)
