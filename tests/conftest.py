@@ -3,15 +3,17 @@
 import importlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
-from neuralcodec import audio
+from loopback import Server, isolate, serving
+from neuralcodec import audio, torchaudio_guard
 from neuralcodec.__main__ import main
 from neuralcodec.data import Clip, clips
 
@@ -38,6 +40,45 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no reference material at {SHARED.name}/ beside the checkout")
     return SHARED
+
+
+@pytest.fixture
+def own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of the test's own, and a toy in the catalogue: see `loopback`."""
+    isolate(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A loopback server that has the toy."""
+    with serving() as ours:
+        yield ours
+
+
+@pytest.fixture
+def mirror(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The server, as the mirror of all weights."""
+    monkeypatch.setenv("NEURALCODEC_MIRROR", server.url)
+    return server
+
+
+@pytest.fixture(scope="module")
+def slim_encodec() -> Iterator[Mapping[str, Any]]:
+    """Let the package `encodec` build networks of an eighth of the width; gives its own parts."""
+    torchaudio_guard.load()
+    modules = importlib.import_module("encodec.modules")
+    parts = {name: getattr(modules, name) for name in ("SEANetEncoder", "SEANetDecoder")}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, part in parts.items():
+            patch.setattr(modules, name, partial(part, n_filters=4))
+        yield parts
+
+
+@pytest.fixture
+def published_encodec(slim_encodec: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it build networks of the published width again, for a test."""
+    for name, part in slim_encodec.items():
+        monkeypatch.setattr(f"encodec.modules.{name}", part)
 
 
 @pytest.fixture(scope="session")

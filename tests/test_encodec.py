@@ -2,8 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +22,12 @@ from neuralcodec.wrappers.encodec_model import random_model, streamed
 
 torchaudio_guard.load()
 
-from encodec import modules  # noqa: E402  # it imports torchaudio
-from encodec.modules import conv  # noqa: E402
+from encodec.modules import conv  # noqa: E402  # it imports torchaudio
+
+pytestmark = pytest.mark.usefixtures("slim_encodec")
 
 ENDS = [1, 2, 7, 48, 319, 320, 321, 2239, 2241, 5000]
 """Lengths at which paddings change: below and around a frame, and around the first seven."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _slim() -> Iterator[None]:
-    """The package's own builders, with networks of an eighth of the width."""
-    with pytest.MonkeyPatch.context() as patch:
-        for part in ("SEANetEncoder", "SEANetDecoder"):
-            patch.setattr(modules, part, partial(getattr(modules, part), n_filters=4))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -157,15 +148,11 @@ def test_any_length_comes_back(length: int, codec: Encodec24khz, package: Any, w
     assert codec.decode(tokens).shape == (2, 1, length)
 
 
+@pytest.mark.usefixtures("published_encodec")
 @pytest.mark.parametrize("build", [Encodec24khz, Encodec48khz])
 def test_the_published_size(
-    build: type[Encodec24khz] | type[Encodec48khz],
-    wav: Tensor,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    build: type[Encodec24khz] | type[Encodec48khz], wav: Tensor, tmp_path: Path
 ) -> None:
-    for part in ("SEANetEncoder", "SEANetDecoder"):
-        monkeypatch.setattr(modules, part, getattr(modules, part).func)
     package = random_model(build.name).eval()
     torch.save(package.state_dict(), tmp_path / "checkpoint.th")
     codec = build(tmp_path / "checkpoint.th")

@@ -1,7 +1,6 @@
 """Vocos: the same audio as the package's own, from EnCodec's tokens and from log-mel frames."""
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ from neuralcodec.wrappers.vocos import VocosEncodec, VocosMel
 
 torchaudio_guard.load()
 
-from encodec import modules  # noqa: E402  # it imports torchaudio
-from encodec.model import EncodecModel  # noqa: E402
+from encodec.model import EncodecModel  # noqa: E402  # it imports torchaudio
 from vocos.pretrained import Vocos  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("slim_encodec")
 
 MEL = """
 feature_extractor:
@@ -48,15 +48,6 @@ head:
   init_args: {dim: 32, n_fft: 1280, hop_length: 320, padding: same}
 """
 ENDS = [1, 255, 256, 511, 512, 513, 1024, 5000]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _slim() -> Iterator[None]:
-    """The package's own builder of EnCodec, with networks of an eighth of the width."""
-    with pytest.MonkeyPatch.context() as patch:
-        for part in ("SEANetEncoder", "SEANetDecoder"):
-            patch.setattr(modules, part, partial(getattr(modules, part), n_filters=4))
-        yield
 
 
 def _save_config(folder: Path, name: str, text: str) -> Path:
@@ -293,9 +284,8 @@ def test_encodec_in_pieces(size: int, encodec: VocosEncodec, wav: Tensor) -> Non
 # Building
 
 
+@pytest.mark.usefixtures("published_encodec")
 def test_published_sizes_with_random_weights(wav: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SEANetEncoder", "SEANetDecoder"):
-        monkeypatch.setattr(modules, name, getattr(modules, name).func)
     monkeypatch.setattr(EncodecModel, "_get_pretrained", None)  # nothing is downloaded
     state = torch.random.get_rng_state()
     mel, encodec = VocosMel("random"), VocosEncodec("random")

@@ -13,27 +13,12 @@ from typing import Any
 
 import pytest
 
-from loopback import CONTENT, SHA256, TOY, Server, cached, isolate, put, serving, toy
+from loopback import CONTENT, SHA256, TOY, Server, cached, put, toy
 from neuralcodec import download, weights
 from neuralcodec.download import CONNECT_SECONDS
 from neuralcodec.weights import CHECKPOINTS, Checkpoint, WeightsMissing
 
-
-@pytest.fixture(autouse=True)
-def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    isolate(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as ours:
-        yield ours
-
-
-@pytest.fixture
-def mirror(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    monkeypatch.setenv("NEURALCODEC_MIRROR", server.url)
-    return server
+pytestmark = pytest.mark.usefixtures("own_weights")
 
 
 def leftovers() -> set[str]:
