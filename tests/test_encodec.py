@@ -224,10 +224,11 @@ def test_results_can_be_worked_on(codec: Encodec24khz, codec48: Encodec48khz, wa
     ("kernel", "stride", "dilation"), [(7, 1, 1), (3, 1, 4), (4, 2, 1), (11, 5, 1)]
 )
 @pytest.mark.parametrize("length", [1, 2, 5, 6, 7, 8, 24, 53])
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "constant"])
 def test_a_convolution_in_pieces(
-    kernel: int, stride: int, dilation: int, length: int, rng: Generator
+    kernel: int, stride: int, dilation: int, length: int, mode: str, rng: Generator
 ) -> None:
-    whole = conv.SConv1d(2, 3, kernel, stride, dilation, causal=True).double()
+    whole = conv.SConv1d(2, 3, kernel, stride, dilation, causal=True, pad_mode=mode).double()
     x = torch.randn(2, 2, length, generator=rng, dtype=torch.double)
     expected = whole(x)
     for size in (1, 3, 10, length):

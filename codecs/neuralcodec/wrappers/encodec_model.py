@@ -117,8 +117,7 @@ def streamed(module: nn.Module) -> streaming.Layer:
         conv = module.conv.conv
         assert isinstance(conv, nn.Conv1d)
         assert module.causal
-        assert module.pad_mode == "reflect"
-        return streaming.Conv(conv, whole=module)
+        return streaming.Conv(conv, module.pad_mode, whole=module)
     if isinstance(module, SConvTranspose1d):
         transposed = module.convtr.convtr
         assert isinstance(transposed, nn.ConvTranspose1d)

@@ -28,36 +28,6 @@ from transformers.models.mimi.modeling_mimi import (  # noqa: E402  # it imports
 )
 
 
-class _Conv:
-    """A causal convolution, padded with zeros or with the nearest sample.
-
-    In front of the signal stand kernel - stride samples; behind it as many as the last window
-    lacks, so that T samples become ceil(T / stride).
-    """
-
-    def __init__(self, conv: nn.Conv1d, mode: str) -> None:
-        (kernel,), (self._stride,), (dilation,) = conv.kernel_size, conv.stride, conv.dilation
-        self._conv, self._mode = conv, mode
-        self._left = (kernel - 1) * dilation + 1 - self._stride
-        self._tail: Tensor | None = None
-
-    def step(self, x: Tensor, last: bool) -> Tensor:
-        """See `streaming.Layer`."""
-        if self._tail is not None:
-            x = torch.cat([self._tail, x], dim=-1)
-        elif x.shape[-1] > 0:
-            x = functional.pad(x, (self._left, 0), mode=self._mode)
-        else:
-            return x.new_empty(len(x), self._conv.out_channels, 0)
-        lacking = (self._left - x.shape[-1]) % self._stride
-        if last and lacking:
-            x = functional.pad(x, (0, lacking), mode=self._mode)
-        windows = (x.shape[-1] - self._left) // self._stride
-        # A clone: a view would hold the whole of x in memory.
-        self._tail = x[..., windows * self._stride :].clone()
-        return self._conv(x) if windows else x.new_empty(len(x), self._conv.out_channels, 0)
-
-
 class _Transformer:
     """A transformer over time, each step of which attends to a window of steps before it."""
 
@@ -89,7 +59,7 @@ def _streamed(module: Any) -> streaming.Layer:
     if isinstance(module, MimiResnetBlock):
         return streaming.Sum(_streamed(module.shortcut), _streamed(module.block))
     if isinstance(module, MimiConv1d):
-        return _Conv(module.conv, module.pad_mode)
+        return streaming.Conv(module.conv, module.pad_mode, whole=module)
     if isinstance(module, MimiConvTranspose1d):
         return streaming.TransposedConv(module.conv)
     assert isinstance(module, nn.ELU | nn.Identity)

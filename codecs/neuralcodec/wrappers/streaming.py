@@ -39,24 +39,27 @@ class Pointwise:
 
 
 class Conv:
-    """A causal convolution, padded by reflection: kernel - stride samples in front of the signal.
+    """A causal convolution, padded in front of the signal: kernel - stride samples.
 
-    Behind the signal it is padded by reflection until the last window is full, so that T samples
-    become ceil(T / stride).
+    Behind the signal it is padded until the last window is full, so that T samples become
+    ceil(T / stride).
 
     Args:
-        conv: without padding; its kernel at least two strides long, or its stride 1.
+        conv: without padding. To be padded by reflection its kernel must be at least two strides
+            long, or its stride 1.
+        mode: of the padding: "constant" for zeros, "replicate" for the nearest sample, "reflect".
         whole: the same, padding included, on a whole signal. It is asked for signals that end
             before there is enough to reflect.
     """
 
-    def __init__(self, conv: nn.Conv1d, whole: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, conv: nn.Conv1d, mode: str, whole: Callable[[Tensor], Tensor]) -> None:
         (kernel,), (self._stride,), (dilation,) = conv.kernel_size, conv.stride, conv.dilation
+        self._conv, self._mode, self._whole = conv, mode, whole
+        self._left = (kernel - 1) * dilation + 1 - self._stride
+        reflects = mode == "reflect"
         # Else a reflection at the end would reach back beyond what the next window needs.
-        assert self._stride == 1 or (kernel >= 2 * self._stride and dilation == 1)
-        self._conv, self._whole = conv, whole
-        self._window = (kernel - 1) * dilation + 1
-        self._left = self._window - self._stride
+        assert not reflects or self._stride == 1 or (kernel >= 2 * self._stride and dilation == 1)
+        self._least = self._left + 1 if reflects else 1  # samples that the first padding takes
         self._started = False
         self._tail: Tensor | None = None
 
@@ -65,15 +68,13 @@ class Conv:
         if self._tail is not None:
             x = torch.cat([self._tail, x], dim=-1)
         if not self._started:
-            if last:
-                return self._whole(x)
-            if x.shape[-1] <= self._left:
-                return self._keep(x, x.shape[-1])
+            if x.shape[-1] < self._least:
+                return self._whole(x) if last else self._keep(x, x.shape[-1])
             self._started = True
-            x = functional.pad(x, (self._left, 0), mode="reflect")
+            x = functional.pad(x, (self._left, 0), mode=self._mode)
         missing = (self._left - x.shape[-1]) % self._stride
         if last and missing:
-            x = functional.pad(x, (0, missing), mode="reflect")
+            x = functional.pad(x, (0, missing), mode=self._mode)
         windows = (x.shape[-1] - self._left) // self._stride
         kept = self._keep(x, x.shape[-1] - windows * self._stride)
         out: Tensor = self._conv(x) if windows else kept
