@@ -184,7 +184,7 @@ class Windowed:
             x = torch.cat([self._held, x], dim=-1)
         first, end = self._done, x.shape[-1] - (0 if last else self._context)
         if end <= first:
-            self._held = x
+            self._held = x.clone()  # the caller may fill the same memory again
             return torch.empty(len(x), self._channels, 0, device=x.device)
         start = max(end - self._context, 0)
         self._held, self._done = x[..., start:].clone(), end - start
