@@ -140,6 +140,7 @@ def test_silence_stays_quiet_and_full_scale_within_it(mode: str, rng: torch.Gene
 def test_inputs_and_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match=r"must be one of 3200, .*, 700C, got '450'"):
         codecs.load("codec2", mode="450")
+    assert codecs.load("codec2", mode=1600).mode == "1600"
     codec, wav = Codec2("1600"), speech(0.1)
     with pytest.raises(ValueError, match=r"num_codebooks must be one of \[8\], got 2"):
         codec.encode(wav, 2)

@@ -88,7 +88,7 @@ class Codec2:
     """Codec 2, a `Codec`, at 8 kHz.
 
     Args:
-        mode: "3200", "2400", "1600", "1400", "1300", "1200" (bit/s) or "700C".
+        mode: "3200", "2400", "1600", "1400", "1300", "1200" (bit/s, also as a number) or "700C".
 
     Attributes:
         depths: numbers of codebooks that it can run at: all of them.
@@ -104,7 +104,8 @@ class Codec2:
     channels = 1
     is_causal = True
 
-    def __init__(self, mode: str = "3200") -> None:
+    def __init__(self, mode: str | int = "3200") -> None:
+        mode = str(mode)  # a command line can't tell "3200" from 3200
         if mode not in _MODES:
             raise ValueError(f"mode of codec2 must be one of {', '.join(_MODES)}, got {mode!r}")
         _check_programs(mode)
