@@ -296,6 +296,8 @@ def test_bad_checkpoints_are_refused(tmp_path: Path, checkpoint: Callable[[str],
     refused({"state_dict": {}, "metadata": Harmful()}, "bad.pth is no checkpoint of tensors")
     refused({"state_dict": {}}, "must hold state_dict and metadata.kwargs")
     refused([1, 2], "must hold state_dict and metadata.kwargs")
+    refused(good | {"state_dict": [1]}, "state_dict and metadata.kwargs of .* must be dicts")
+    refused(good | {"metadata": {"kwargs": None}}, "must be dicts")
     kwargs = good["metadata"]["kwargs"]
     for key, value, match in (
         ("sample_rate", 16000, "sample rate of .* is 16000, not 24000"),

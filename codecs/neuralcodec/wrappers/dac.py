@@ -120,6 +120,8 @@ def read_network(path: Path, model: str) -> Any:
         raise ValueError(
             f"{path} is no checkpoint of DAC: it must hold state_dict and metadata.kwargs"
         ) from error
+    if not isinstance(state, dict) or not isinstance(given, dict):
+        raise ValueError(f"state_dict and metadata.kwargs of {path} must be dicts")
     known = inspect.signature(DAC).parameters
     network = _build({key: value for key, value in given.items() if key in known})
     published = _MODELS[model]
