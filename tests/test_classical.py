@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,7 @@ def test_refuses_a_batch(kind: type[Any]) -> None:
         (Opus, {"bitrate_kbps": math.nan}, r"6\.\.256, got nan"),
         (Opus, {"sample_rate": 44100}, r"\[8000, 12000, 16000, 24000, 48000\] Hz, not 44100"),
         (Opus, {"application": "music"}, "audio, voip or lowdelay, got 'music'"),
+        (Opus, {"vbr": "off"}, "vbr must be true or false, got 'off'"),
         (Mp3, {"bitrate_kbps": 20}, r"at 16000 Hz must be one of \[8, 16, 24, .* got 20"),
         (Mp3, {"bitrate_kbps": 8, "sample_rate": 44100}, r"one of \[32, 40,"),
         (Mp3, {"sample_rate": 96000}, "mp3 runs at .* not 96000"),
@@ -266,6 +268,15 @@ def test_refuses_broken_tokens(kind: type[Any]) -> None:
         codec.decode(_bytes(garbage.repeat(2, 1, 1), [90]))
     with pytest.raises(ValueError, match="lacks delay, packet_sizes"):
         codec.decode(Tokens(garbage, (1.0,), (256,), 16000, 4000))
+    for name, value, message in (
+        ("packet_sizes", torch.tensor([90.0]), "got torch.float32 \\[1\\] and torch.int64"),
+        ("packet_sizes", torch.tensor([[90]]), "got torch.int64 \\[1, 1\\]"),
+        ("delay", torch.tensor([0, 0]), "and torch.int64 \\[2\\]"),
+        ("delay", torch.tensor([-3]), "delay must not be negative, got -3"),
+    ):
+        side = _bytes(garbage, [90]).side
+        with pytest.raises(ValueError, match=message):
+            codec.decode(replace(_bytes(garbage, [90]), side={**side, name: value}))
     with pytest.raises(ValueError, match=r"are no .* stream|codes decode to \d+ samples"):
         codec.decode(_bytes(garbage, [90]))
     wav = speech_like(16000, 0.5)
@@ -328,3 +339,5 @@ def test_pcm_refuses_the_tokens_of_another() -> None:
         Pcm(9).decode(tokens)
     with pytest.raises(ValueError, match="tokens of 16000 Hz"):
         Pcm(8, sample_rate=8000).decode(tokens)
+    with pytest.raises(ValueError, match="11 samples are 11 frames, got 10"):
+        Pcm(8).decode(replace(tokens, num_samples=11))

@@ -191,8 +191,16 @@ class _ByteCodec:
         lacking = {"packet_sizes", "delay"} - set(tokens.side)
         if lacking:
             raise ValueError(f"the side of the tokens lacks {', '.join(sorted(lacking))}")
+        lengths, delay = tokens.side["packet_sizes"], tokens.side["delay"]
+        if {lengths.dtype, delay.dtype} != {torch.int64} or lengths.ndim != 1 or delay.numel() != 1:
+            raise ValueError(
+                f"packet_sizes must be int64 [packets] and delay int64 [1], got {lengths.dtype} "
+                f"{list(lengths.shape)} and {delay.dtype} {list(delay.shape)}"
+            )
+        if int(delay) < 0:
+            raise ValueError(f"the delay must not be negative, got {int(delay)}")
         data = tokens.streams[0][0].to(torch.uint8).cpu().numpy().tobytes()
-        sizes: list[int] = tokens.side["packet_sizes"].tolist()
+        sizes: list[int] = lengths.tolist()
         if min(sizes, default=0) < 1 or sum(sizes) != len(data):
             raise ValueError(
                 f"packet_sizes must be positive and sum to the {len(data)} codes, "
@@ -242,6 +250,8 @@ class Opus(_ByteCodec):
             raise ValueError(f"bitrate_kbps of opus must be 6..256, got {bitrate_kbps}")
         if application not in ("audio", "voip", "lowdelay"):
             raise ValueError(f"application must be audio, voip or lowdelay, got {application!r}")
+        if vbr not in (True, False):
+            raise ValueError(f"vbr must be true or false, got {vbr!r}")
         self.application, self.vbr = application, vbr
         super().__init__(
             "opus",

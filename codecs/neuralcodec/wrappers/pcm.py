@@ -4,6 +4,7 @@ from torch import Tensor
 
 from neuralcodec.audio import check_wav
 from neuralcodec.tokens import Tokens
+from neuralcodec.wrappers.checks import check_frames
 
 _ROUNDING = 1e-6
 """How far beyond +-1 a peak may be that only float rounding carried there."""
@@ -86,7 +87,8 @@ class Pcm:
         """Give the levels of the codes: wav `[B, 1, T]` float32 in [-1, 1].
 
         Raises:
-            ValueError: if the tokens are of another sample rate or number of bits.
+            ValueError: if the tokens are of another sample rate or number of bits, or not as many
+                as samples.
         """
         got = (tokens.sample_rate, tokens.codebook_sizes)
         if got != (self.sample_rate, self.codebook_sizes):
@@ -94,5 +96,6 @@ class Pcm:
                 f"tokens of {got[0]} Hz and codebook sizes {got[1]} are not of this codec: "
                 f"{self.sample_rate} Hz and {self.codebook_sizes}"
             )
+        check_frames(tokens.streams[0].shape[1], tokens.num_samples, tokens.num_samples)
         level: Tensor = tokens.streams[0][:, None].float() - self._half + self._offset
         return level * self.step
