@@ -1,6 +1,8 @@
 """Latents at other rates, and the cache of what was fitted on them."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -83,6 +85,23 @@ def test_timing_is_a_setting_of_requantized_codecs() -> None:
     tokens = codec.encode(_speech())
     assert tokens.tokens_per_second == 2 * 25
     assert codec.decode(tokens).shape == _speech().shape
+
+
+@pytest.mark.parametrize("timing", [{}, {"stack": 3}, {"latent_rate": 31.7}])
+def test_codes_that_do_not_cover_the_audio_are_refused(timing: dict[str, Any]) -> None:
+    codec = neuralcodec.load("mel+rvq", num_codebooks=1, codebook_size=4, **timing)
+    for length in (1, 319, 320, 321, 9999):
+        tokens = codec.encode(_speech()[..., :length])
+        assert codec.decode(tokens).shape[-1] == length
+    with pytest.raises(ValueError, match=r"frames don't cover 16000 samples"):
+        codec.decode(replace(tokens, num_samples=16000))
+
+
+def test_latents_of_another_width_are_refused() -> None:
+    for codec in (Stacked(Mdct(50), 2), Resampled(Mdct(50), 20)):
+        for shape in ((1, 320 * 3, 4), (1, 321, 4), (1, codec.dim, 0), (codec.dim, 4)):
+            with pytest.raises(ValueError, match=rf"z must be float \[B, {codec.dim}, T\]"):
+                codec.decode_latents(torch.zeros(shape))
 
 
 def test_fitted_codebooks_are_kept_by_content(

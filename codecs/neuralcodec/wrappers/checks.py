@@ -41,7 +41,7 @@ def check_frames(frames: int, needed: int, num_samples: int) -> None:
         raise ValueError(f"{num_samples} samples are {needed} frames, got {frames}")
 
 
-def check_cover(frames: int, hop_length: int, num_samples: int) -> None:
+def check_cover(frames: int, hop_length: float, num_samples: int) -> None:
     """Raise ValueError unless there are samples, and so many frames cover them."""
     if not 0 < num_samples <= frames * hop_length:
         raise ValueError(f"{frames} frames don't cover {num_samples} samples")

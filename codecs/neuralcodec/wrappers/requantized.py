@@ -22,7 +22,7 @@ from neuralcodec.data import Clip, clips
 from neuralcodec.files import cache_folder, write_whole
 from neuralcodec.quantize import ResidualVectorQuantizer
 from neuralcodec.tokens import Tokens
-from neuralcodec.wrappers.checks import codes_of
+from neuralcodec.wrappers.checks import check_cover, codes_of
 from neuralcodec.wrappers.retimed import Resampled, Stacked, retime
 
 LATENTS_PER_ENTRY = 16
@@ -84,10 +84,13 @@ class Requantized:
         """Decode to wav `[B, C, num_samples]`; tokens may hold any prefix of the codebooks.
 
         Raises:
-            ValueError: if the tokens are of another codec.
+            ValueError: if the tokens are of another codec, or their frames don't cover the audio.
         """
-        z = self.rvq.decode(codes_of(self, tokens))
-        return self.codec.decode_latents(z, tokens.num_samples)
+        codes, length = codes_of(self, tokens), tokens.num_samples
+        hop_length = self.sample_rate / self.codec.frame_rate
+        # Resampled latents, of any rate, may end a millionth of a frame early.
+        check_cover(codes.shape[-1], hop_length * (1 + 2e-6), length)
+        return self.codec.decode_latents(self.rvq.decode(codes), length)
 
 
 def fitting_latents(codec: LatentCodec, wavs: Sequence[Tensor], count: int) -> Tensor:

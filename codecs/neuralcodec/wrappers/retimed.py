@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neuralcodec.codec import Chunkable, LatentCodec
+from neuralcodec.wrappers.checks import check_latents
 
 _LOBES = 8  # zero crossings of the filter on either side
 
@@ -79,6 +80,7 @@ class Stacked:
 
     def decode_latents(self, z: Tensor, length: int | None = None) -> Tensor:
         """Turn `z [B, stack * D, frames]` into wav `[B, C, length]`; default all it covers."""
+        check_latents(z, self.dim)
         z = z.reshape(len(z), self.stack, -1, z.shape[-1]).permute(0, 2, 3, 1).flatten(2, 3)
         return self.codec.decode_latents(z, length)
 
@@ -113,6 +115,7 @@ class Resampled:
 
     def decode_latents(self, z: Tensor, length: int | None = None) -> Tensor:
         """Turn `z [B, D, frames]` at the new rate into wav `[B, C, length]`."""
+        check_latents(z, self.dim)
         ratio = self.codec.frame_rate / self.frame_rate
         z = interpolate(z, ratio, math.ceil(z.shape[-1] * ratio - 1e-6))
         return self.codec.decode_latents(z, length)
