@@ -18,6 +18,7 @@ from neuralcodec.metrics import score
 from neuralcodec.registry import REGISTRY
 from neuralcodec.tokens import Tokens
 from neuralcodec.weights import WeightsMissing
+from neuralcodec.wrappers import requantized
 from neuralcodec.wrappers.lyra import Lyra
 
 HOP = 320
@@ -273,6 +274,17 @@ def test_settings_that_make_no_sense_are_refused(weights: Path, tmp_path: Path) 
     (tmp_path / "lyragan.tflite").write_bytes((weights / "quantizer.tflite").read_bytes())
     with pytest.raises(ValueError, match=r"rows of 46 into rows of 64, not of \(64, 320\)"):
         Lyra(tmp_path)
+
+
+def test_a_fit_on_its_latents_knows_every_file(weights: Path, tmp_path: Path) -> None:
+    for path in weights.glob("*.tflite"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    names = {requantized.fit_file(Lyra(folder), []) for folder in (weights, tmp_path)}
+    assert len(names) == 1
+    with (tmp_path / "soundstream_encoder.tflite").open("ab") as encoder:
+        encoder.write(b"another")  # which the runtime ignores
+    names.add(requantized.fit_file(Lyra(tmp_path), []))
+    assert len(names) == 2
 
 
 # At 46 codebooks there is no figure to hold: one of the 13 clips scores about 2.5 or 3.3 there, as

@@ -13,6 +13,7 @@ Weights are 8-bit in part: another runtime gives other latents, hence codes. On 
 says once which delegate it uses; it has no switch for that.
 """
 
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -164,6 +165,7 @@ class Lyra:
 
     Attributes:
         rvq: Lyra's quantizer.
+        weights_digest: hex digits of what is in the three files.
         hop_length: samples of a frame.
         encode_context: frames before a frame that its latent depends on, 24.7 by the sizes of all
             that the network remembers; none after it.
@@ -200,19 +202,23 @@ class Lyra:
             if value < 1:
                 raise ValueError(f"{setting} must be at least 1, got {value}")
         self.beam_width, self._threads = beam_width, num_threads
+        self._digest = hashlib.sha256()
         self._encoder = self._load("lyra_encoder", weights, (_HOP, _DIM))
         self._decoder = self._load("lyra_decoder", weights, (_DIM, _HOP))
         quantizer = self._load("lyra_quantizer", weights, (_LEVELS, _DIM))
         self.rvq = ResidualVectorQuantizer.from_codebooks(
             _read_codebooks(quantizer()), frame_rate=_FRAME_RATE
         )
+        self.weights_digest = self._digest.hexdigest()
 
     def _load(
         self, name: str, folder: str | Path | None, shape: tuple[int, int]
     ) -> Callable[[], _Network]:
         """Read a file and give what makes networks of it, after making one to see that it works."""
         path = checkpoints.locate(name, folder)
-        make = partial(_Network, path.read_bytes(), shape, self._threads)
+        content = path.read_bytes()
+        self._digest.update(content)
+        make = partial(_Network, content, shape, self._threads)
         try:
             make()
         except ValueError as error:

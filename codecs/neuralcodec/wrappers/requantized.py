@@ -170,7 +170,7 @@ def _content(codec: Any) -> str:
     """Hash what a codec has learned, so that other weights are another codec."""
     while isinstance(codec, Stacked | Resampled):
         codec = codec.codec
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(getattr(codec, "weights_digest", "").encode())
     network, rvq = getattr(codec, "network", None), getattr(codec, "rvq", None)
     learned = network.state_dict() if network else {"": rvq.codebooks} if rvq else {}
     for name, value in learned.items():
