@@ -577,6 +577,11 @@ def test_command_knows_random_weights(
         (["pcm", "--set", "bits"], "--set takes key=value, got 'bits'"),
         (["pcm", "--set", "bits=2", "--set", "bits=3"], "--set bits is there twice"),
         (["pcm", "--set", "sample_rate=False"], "sample_rate must be positive, got False"),
+        (["opus", "--set", "bitrate_kbps=low"], "built with bitrate_kbps=low: '<=' not supported"),
+        (
+            ["mel", "--set", "num_mels=2.5"],
+            "codec 'mel' can't be built with num_mels=2.5: linspace",
+        ),
         (["pcm", "--set", "bits=99"], "bits must be 1..16, got 99"),
         (["pcm", "--weights", "here"], "unknown setting of codec 'pcm': 'weights'"),
     ],

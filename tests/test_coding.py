@@ -281,6 +281,7 @@ def test_info_of_damage_and_of_other_files(cli: Cli, speech: Path, tmp_path: Pat
         (("out.nct", "--codec", "pcm", "--set", "bits"), "--set takes KEY=VALUE, got 'bits'"),
         (("out.nct", "--codec", "pcm", "--set", "bits=4", "--set", "bits=5"), "bits is given twic"),
         (("out.nct", "--codec", "pcm", "--set", "bit=4"), "unknown setting of codec 'pcm': 'bit'"),
+        (("out.nct", "--codec", "opus", "--set", "bitrate_kbps=a"), "with bitrate_kbps=a: '<='"),
         (("out.nct", "--codec", "pcm", "--num-codebooks", "2"), "num_codebooks must be 1, got 2"),
         (("no/out.nct", "--codec", "pcm"), "no folder no to write 'out.nct' in"),
         ((".", "--codec", "pcm"), "is a folder"),

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from neuralcodec.cli.settings import parse
+from neuralcodec.cli.settings import build, parse
 from neuralcodec.cli.table import table
 
 
@@ -19,12 +19,11 @@ def check(
 ) -> None:
     """Try whether a codec keeps what its kind promises; exit status 1 if not."""
     from neuralcodec import check as checks
-    from neuralcodec.codec import load
 
     given = parse(settings, form="key=value")
     if weights is not None:
         given["weights"] = weights
-    results = checks.run(load(codec, **given), trained=given.get("weights") != "random")
+    results = checks.run(build(codec, given), trained=given.get("weights") != "random")
     table(
         ["line", "result", "measured", "asked for", "what, or why not"],
         [[r.name, r.status, r.measured, r.bound, r.explanation] for r in results],

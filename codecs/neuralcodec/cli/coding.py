@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neuralcodec.cli.settings import parse, text_of
+from neuralcodec.cli.settings import build, parse, text_of
 
 if TYPE_CHECKING:  # commands import what they need when they run: others then start at once
     from torch import Tensor
@@ -45,7 +45,7 @@ def _names_files(name: str) -> list[str]:
 def _load(name: str, settings: Mapping[str, Any]) -> "Codec":
     from neuralcodec import codec as codecs
 
-    built = codecs.load(name, **settings)
+    built = build(name, settings)
     if not isinstance(built, codecs.Codec):
         raise ValueError(
             f"{name!r} has no codebooks of its own; {name + codecs.RVQ_SUFFIX!r} puts our "

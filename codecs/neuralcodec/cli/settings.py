@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -50,3 +50,22 @@ def parse(pairs: Sequence[str] | None, form: str = "KEY=VALUE") -> dict[str, Any
             )
         found[key] = value
     return {key: scalar(value) for key, value in found.items()}
+
+
+def build(codec: str, settings: Mapping[str, Any]) -> Any:
+    """Load a codec with settings that somebody typed.
+
+    Raises:
+        ValueError, ImportError, OSError: as `neuralcodec.load`; ValueError too if a value is of a
+            kind that the codec can't work with, such as a word for a number.
+    """
+    from neuralcodec.codec import load
+
+    try:
+        return load(codec, **settings)
+    except (TypeError, RuntimeError) as error:
+        if not settings:  # then it is no fault of theirs
+            raise
+        shown = " ".join(f"{key}={text_of(value)}" for key, value in settings.items())
+        said = str(error).partition("\n")[0]
+        raise ValueError(f"codec {codec!r} can't be built with {shown}: {said}") from error
