@@ -175,6 +175,14 @@ def test_a_stream_keeps_to_its_clips_and_may_be_empty(lyra: Lyra) -> None:
         stream.push(speech().repeat(2, 1, 1))
     with pytest.raises(ValueError, match="began with 2 clips, got 1"):
         back.push(torch.zeros(1, 3, 1, dtype=torch.int64))
+    stream = lyra.stream(3)
+    wav = speech()[..., :500]
+    pieces = [stream.push(piece) for piece in (wav[..., :0], wav, wav[..., :0])]
+    assert [piece.shape[-1] for piece in pieces] == [0, 1, 0]
+    codes = torch.cat([*pieces, stream.finish()], dim=-1)
+    assert torch.equal(codes, torch.stack(lyra.encode(wav, 3).streams, dim=1))
+    with pytest.raises(ValueError, match=r"wav must be \[B, 1, T\]"):
+        stream.push(torch.zeros(1, 2, 0))
     assert lyra.stream(3).finish().shape == (1, 3, 0)
     assert lyra.decode_stream().finish().shape == (1, 1, 0)
 

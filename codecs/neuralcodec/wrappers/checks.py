@@ -3,8 +3,15 @@
 import torch
 from torch import Tensor
 
+from neuralcodec.audio import check_wav
 from neuralcodec.codec import Codec
 from neuralcodec.tokens import Tokens
+
+
+def check_piece(wav: Tensor, *, channels: int) -> None:
+    """Raise ValueError unless `wav` is as `check_wav` has it, or `[B, channels, 0]`."""
+    if wav.ndim != 3 or wav.shape[1] != channels or wav.shape[-1] > 0:
+        check_wav(wav, channels=channels)
 
 
 def check_depth(num_codebooks: int | None, allowed: range | tuple[int, ...]) -> int:

@@ -22,6 +22,7 @@ from neuralcodec.wrappers.checks import (
     check_cover,
     check_depth,
     check_latents,
+    check_piece,
     codes_of,
 )
 from neuralcodec.wrappers.encodec_model import load_model, streamed
@@ -184,9 +185,8 @@ class Encodec24khz(_Encodec):
         )
 
     def _piece(self, wav: Tensor) -> Tensor:
-        if wav.ndim == 3 and wav.shape[1] == self.channels and wav.shape[-1] == 0:
-            return wav.to(self._device, torch.float32)
-        return self._wav(wav)
+        check_piece(wav, channels=self.channels)
+        return wav.to(self._device, torch.float32)
 
     def _code_piece(self, codes: Tensor) -> Tensor:
         check_codes(self, codes)

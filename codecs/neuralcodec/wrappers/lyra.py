@@ -29,7 +29,13 @@ from neuralcodec import weights as checkpoints
 from neuralcodec.audio import check_wav, fit_length
 from neuralcodec.quantize import ResidualVectorQuantizer
 from neuralcodec.tokens import Tokens
-from neuralcodec.wrappers.checks import check_depth, check_frames, check_latents, codes_of
+from neuralcodec.wrappers.checks import (
+    check_depth,
+    check_frames,
+    check_latents,
+    check_piece,
+    codes_of,
+)
 
 _SAMPLE_RATE, _HOP, _DIM = 16_000, 320, 64
 _LEVELS, _ENTRIES = 46, 16
@@ -112,7 +118,7 @@ class LyraEncodeStream:
 
     def push(self, wav: Tensor) -> Tensor:
         """Take the next `wav [B, 1, T]`, any T; give the codes `[B, K, frames]` it completes."""
-        check_wav(wav, channels=1)
+        check_piece(wav, channels=1)
         if self._rest is not None:
             if len(wav) != len(self._rest):
                 raise ValueError(f"the stream began with {len(self._rest)} clips, got {len(wav)}")

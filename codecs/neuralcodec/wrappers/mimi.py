@@ -17,6 +17,7 @@ from torch.nn import functional
 from neuralcodec import torchaudio_guard
 from neuralcodec.codec import DecodeStream, EncodeStream
 from neuralcodec.wrappers import streaming
+from neuralcodec.wrappers.checks import check_piece
 from neuralcodec.wrappers.huggingface import TransformersCodec, checkpoint
 
 torchaudio_guard.load()
@@ -127,9 +128,8 @@ class Mimi(TransformersCodec):
         return streaming.Stream(streaming.Chain(layers), self._code_piece)
 
     def _piece(self, wav: Tensor) -> Tensor:
-        if wav.ndim == 3 and wav.shape[1] == self.channels and wav.shape[-1] == 0:
-            return wav.to(self._device, torch.float32)
-        return self._wav(wav)
+        check_piece(wav, channels=self.channels)
+        return wav.to(self._device, torch.float32)
 
     def _code_piece(self, codes: Tensor) -> Tensor:
         if codes.ndim != 3:
