@@ -304,6 +304,8 @@ def test_bad_checkpoints_are_refused(tmp_path: Path, checkpoint: Callable[[str],
         ("encoder_rates", [2, 4, 8, 8], "of the encoder of .* is 512, not 320"),
         ("decoder_rates", [8, 8, 4, 2], "of the decoder of .* is 512, not 320"),
         ("n_codebooks", 4, "don't fit its settings"),
+        ("encoder_rates", "2458", r"bad\.pth holds settings that make no DAC: "),
+        ("codebook_size", None, r"bad\.pth holds settings that make no DAC: "),
     ):
         refused(good | {"metadata": {"kwargs": kwargs | {key: value}}}, match)
     path.write_bytes(b"no checkpoint at all")

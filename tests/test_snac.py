@@ -232,6 +232,8 @@ def test_bad_checkpoints_are_refused(tmp_path: Path, checkpoint: Callable[[str],
         ("decoder_rates", [8, 8, 3, 2], "hop length decoded of .* is 384, not 512"),
         ("vq_strides", [2, 1], r"vq_strides of .* is \[2, 1\], not \[4, 2, 1\]"),
         ("codebook_size", 64, "doesn't fit"),
+        ("codebook_size", None, r"config\.json holds settings that make no SNAC: "),
+        ("encoder_rates", "2488", r"config\.json holds settings that make no SNAC: "),
     ):
         refused({**settings, key: value}, state, match)
     (tmp_path / "config.json").write_text("no JSON")

@@ -123,7 +123,10 @@ def read_network(path: Path, model: str) -> Any:
     if not isinstance(state, dict) or not isinstance(given, dict):
         raise ValueError(f"state_dict and metadata.kwargs of {path} must be dicts")
     known = inspect.signature(DAC).parameters
-    network = _build({key: value for key, value in given.items() if key in known})
+    try:
+        network = _build({key: value for key, value in given.items() if key in known})
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise ValueError(f"{path} holds settings that make no DAC: {error}") from error
     published = _MODELS[model]
     for what, found, wanted in (
         ("sample rate of", network.sample_rate, published.sample_rate),

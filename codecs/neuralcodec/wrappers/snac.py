@@ -111,7 +111,11 @@ def read_network(config: Path, weights: Path, model: str) -> Any:
     known = inspect.signature(SNAC).parameters
     if not isinstance(settings, dict) or not set(settings) <= set(known):
         raise ValueError(f"{config} must hold settings of SNAC, {', '.join(known)} alone")
-    network, published = _build(settings), PUBLISHED[model]
+    published = PUBLISHED[model]
+    try:
+        network = _build(settings)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise ValueError(f"{config} holds settings that make no SNAC: {error}") from error
     for what, found, wanted in (
         ("sampling_rate", network.sampling_rate, published["sampling_rate"]),
         ("hop length", network.hop_length, math.prod(published["encoder_rates"])),
