@@ -574,8 +574,8 @@ def test_command_knows_random_weights(
     [
         (["opsu"], "did you mean 'opus'"),
         (["pcm", "--set", "bit=4"], "did you mean 'bits'"),
-        (["pcm", "--set", "bits"], "--set takes key=value, got 'bits'"),
-        (["pcm", "--set", "bits=2", "--set", "bits=3"], "--set bits is there twice"),
+        (["pcm", "--set", "bits"], "--set takes KEY=VALUE, got 'bits'"),
+        (["pcm", "--set", "bits=2", "--set", "bits=3"], "--set bits is given twice"),
         (["pcm", "--set", "sample_rate=False"], "sample_rate must be positive, got False"),
         (["opus", "--set", "bitrate_kbps=low"], "built with bitrate_kbps=low: '<=' not supported"),
         (

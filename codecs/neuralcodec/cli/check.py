@@ -11,7 +11,7 @@ from neuralcodec.cli.table import table
 def check(
     codec: Annotated[str, typer.Argument(help="Name, as `neuralcodec list` gives it.")],
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value of the codec; may be given again.")
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of the codec; may be given again.")
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="File or folder; 'random' for the network alone.")
@@ -20,7 +20,7 @@ def check(
     """Try whether a codec keeps what its kind promises; exit status 1 if not."""
     from neuralcodec import check as checks
 
-    given = parse(settings, form="key=value")
+    given = parse(settings)
     if weights is not None:
         given["weights"] = weights
     results = checks.run(build(codec, given), trained=given.get("weights") != "random")

@@ -26,12 +26,11 @@ def text_of(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def parse(pairs: Sequence[str] | None, form: str = "KEY=VALUE") -> dict[str, Any]:
+def parse(pairs: Sequence[str] | None) -> dict[str, Any]:
     """Read what was given with `--set`.
 
     Args:
         pairs: such as "bits=12"; a value may be empty, a key may not.
-        form: of a pair, as the command's help writes it.
 
     Raises:
         ValueError: if one is no pair, or a key is given twice.
@@ -43,11 +42,9 @@ def parse(pairs: Sequence[str] | None, form: str = "KEY=VALUE") -> dict[str, Any
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not (key and equals):
-            raise ValueError(f"--set takes {form}, got {pair!r}")
+            raise ValueError(f"--set takes KEY=VALUE, got {pair!r}")
         if key in found:
-            raise ValueError(
-                f"--set {key} is there twice: {key} is given twice, as {found[key]!r} and {value!r}"
-            )
+            raise ValueError(f"--set {key} is given twice, as {found[key]!r} and {value!r}")
         found[key] = value
     return {key: scalar(value) for key, value in found.items()}
 
