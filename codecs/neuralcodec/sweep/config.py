@@ -1,6 +1,5 @@
 """The TOML file of a sweep: read, and checked before anything runs."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,12 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictInt,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
 
 from neuralcodec import codec as codecs
+from neuralcodec import settings_file
 from neuralcodec.audio import KINDS
 from neuralcodec.metrics import DEFAULT, METRICS
 from neuralcodec.names import unknown
@@ -133,20 +132,6 @@ def _axes(codec: str, table: Any) -> dict[str, Any]:
     return {**sizes, "settings": lists, "label": label}
 
 
-def _message(error: ValidationError) -> str:
-    """Say one problem of a file in one line, an unknown key with the nearest known one."""
-    # A misspelled key comes first: it explains why another is missing.
-    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    *place, last = map(str, first["loc"])
-    if first["type"] == "extra_forbidden":
-        where, model = (f"key in [{place[0]}]", Base) if place else ("key", Experiment)
-        return str(unknown(where, last, model.model_fields))
-    where = ".".join([*place, last])
-    if first["type"] in {"missing", "value_error"}:  # the latter are ours, and say what they got
-        return f"{where}: {first['msg'].removeprefix('Value error, ')}"
-    return f"{where}: {first['msg']}, got {first['input']!r}"
-
-
 def read(path: str | Path) -> Experiment:
     """Read and check a sweep file.
 
@@ -155,12 +140,4 @@ def read(path: str | Path) -> Experiment:
         ValueError: if it is no TOML, or a key or value is not allowed; the message names the key,
             and the nearest known one.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no sweep file at {path}")
-    try:
-        return Experiment.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no valid TOML: {error}") from error
-    except ValidationError as error:
-        raise ValueError(f"{path}: {_message(error)}") from error
+    return settings_file.read(path, Experiment, "sweep")
