@@ -6,12 +6,41 @@ training is counted, all counts are multiplied by `decay`. So it looks back over
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 _FADED = math.exp(-1)  # what is left of a count of one after 1 / (1 - decay) batches
+
+
+def histogram(codes: Iterable[Tensor], sizes: Sequence[int]) -> Tensor:
+    """Count how often codes name each entry.
+
+    Args:
+        codes: tensors `[B, K, T]` int64, of any B and T, level k in 0..sizes[k]-1.
+        sizes: entries of each level.
+
+    Returns:
+        `[K, V]` float32, V the largest size.
+
+    Raises:
+        ValueError: if codes have not as many levels as sizes, or name an entry that isn't there.
+
+    >>> histogram([torch.tensor([[[0, 1, 1], [2, 2, 2]]])], [2, 3])
+    tensor([[1., 2., 0.],
+            [0., 0., 3.]])
+    """
+    counts = torch.zeros(len(sizes), max(sizes))
+    for part in codes:
+        if part.ndim != 3 or part.shape[1] != len(sizes):
+            raise ValueError(f"codes must be [B, {len(sizes)}, T], got {list(part.shape)}")
+        for level, size in enumerate(sizes):
+            named = torch.bincount(part[:, level].flatten().cpu(), minlength=max(sizes))
+            if named[size:].any():
+                raise ValueError(f"codes of level {level} must lie in 0..{size - 1}")
+            counts[level] += named
+    return counts
 
 
 def entropy(histogram: Tensor) -> Tensor:
