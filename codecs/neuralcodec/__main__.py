@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from neuralcodec.cli import check, coding, listing, scoring, sweeps, weights
+from neuralcodec.cli import check, coding, listing, scoring, sweeps, training, weights
 
 app = typer.Typer(
     help="What does a token buy? A research toolkit for neural audio codecs.",
@@ -17,6 +17,7 @@ app.command()(sweeps.sweep)
 app.command()(sweeps.plot)
 app.command()(scoring.metrics)
 app.command()(check.check)
+app.command()(training.train)
 app.command()(coding.encode)
 app.command()(coding.decode)
 app.command()(coding.info)

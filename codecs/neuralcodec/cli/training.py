@@ -1,0 +1,35 @@
+"""`neuralcodec train`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    file: Annotated[
+        Path, typer.Argument(help="TOML file, such as experiments/train/tiny_50hz.toml.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of state, tables and model; training/NAME.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Stop after this step; all.", min=1)] = None,
+) -> None:
+    """Train a tiny codec, or go on with a training that was stopped.
+
+    Started by torchrun, as `torchrun --nproc-per-node 2 -m neuralcodec train FILE`, processes share
+    each batch.
+    """
+    from neuralcodec.tiny import recipe as recipes
+    from neuralcodec.tiny import train as training
+
+    recipe = recipes.read(file)
+    out = out or Path("training") / recipe.name
+    try:
+        model = training.train(recipe, out, steps=steps, progress=sys.stderr.isatty())
+    except KeyboardInterrupt:
+        typer.echo("neuralcodec: stopped; go on with the same command", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(f"model: {model}")
+    typer.echo(f"curves: {out / training.LOG}, {out / training.SCORES}")

@@ -1,0 +1,1 @@
+"""Our own small codec: model, training, and the checkpoints that come along."""

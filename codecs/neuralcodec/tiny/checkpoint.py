@@ -1,0 +1,193 @@
+"""Files of a tiny codec: a model to ship in half precision, a training's state to go on from.
+
+Both are safetensors; what is no tensor is JSON in their metadata.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from neuralcodec.files import write_whole
+from neuralcodec.quantize import ResidualVectorQuantizer
+from neuralcodec.tiny.model import TinyConfig, TinyModel
+
+_NETWORKS = ("encoder.", "decoder.")
+_CODEBOOKS = "codebooks"
+
+
+def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read all tensors of a file, and its metadata.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is no safetensors file with metadata of ours.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no checkpoint of a tiny codec: {error}") from error
+    return tensors, facts
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_whole(path, save(kept, {"facts": json.dumps(facts)}))
+
+
+def save_model(
+    path: Path,
+    config: TinyConfig,
+    weights: Mapping[str, Tensor],
+    codebooks: Tensor,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write a model in half precision.
+
+    Args:
+        path: the file.
+        config: the sizes.
+        weights: of encoder and decoder by name, as `TinyModel.state_dict` has them.
+        codebooks: `[K, V, D]`.
+        facts: how it came about; anything that JSON holds.
+
+    Raises:
+        ValueError: if a value does not fit in half precision.
+        OSError: if the file can't be written.
+    """
+    kept = {name: tensor for name, tensor in weights.items() if name.startswith(_NETWORKS)}
+    halves = {name: tensor.half() for name, tensor in {**kept, _CODEBOOKS: codebooks}.items()}
+    for name, half in halves.items():
+        if not torch.isfinite(half).all():
+            raise ValueError(f"{name} holds values that half precision can't: not written")
+    _write(path, halves, {**facts, "config": asdict(config)})
+
+
+def load_model(path: str | Path) -> tuple[TinyModel, dict[str, Any]]:
+    """Read a model that `save_model` wrote: the model, in evaluation mode, and its facts.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is none of ours, or its weights are not of its configuration.
+    """
+    tensors, facts = _open(Path(path))
+    try:
+        config = TinyConfig(**facts["config"])
+        codebooks = tensors.pop(_CODEBOOKS).float()
+        model = TinyModel(config)
+        model.rvq = ResidualVectorQuantizer.from_codebooks(codebooks, frame_rate=config.frame_rate)
+        kept = {name: tensor.float() for name, tensor in tensors.items()}
+        missing = model.load_state_dict(kept, strict=False)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path} is no model of a tiny codec: {error}") from error
+    lacking = [name for name in missing.missing_keys if name.startswith(_NETWORKS)]
+    if lacking or missing.unexpected_keys or codebooks.shape[2] != config.dim:
+        raise ValueError(
+            f"{path} is no model of its configuration: without {lacking}, "
+            f"with {missing.unexpected_keys}"
+        )
+    return model.eval(), facts
+
+
+def begin_with(model: TinyModel, path: str | Path) -> list[str]:
+    """Take from another model all weights whose name and shape fit; give the names of those left.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no model, or none of its weights fit.
+    """
+    other, _ = load_model(path)
+    theirs = {k: v for k, v in other.state_dict().items() if k.startswith(_NETWORKS)}
+    ours = {k: v for k, v in model.state_dict().items() if k.startswith(_NETWORKS)}
+    fitting = {k: v for k, v in theirs.items() if k in ours and ours[k].shape == v.shape}
+    if not fitting:
+        raise ValueError(f"no weight of {path} fits the model that is to begin with it")
+    model.load_state_dict(fitting, strict=False)
+    if other.rvq.codebooks.shape == model.rvq.codebooks.shape:
+        with torch.no_grad():
+            model.rvq.codebooks.copy_(other.rvq.codebooks)
+    return sorted(set(ours) - set(fitting))
+
+
+def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Name the tensors that an optimizer keeps: parameter number, then what it is."""
+    return {
+        f"{index}.{key}": torch.as_tensor(value)
+        for index, entries in optimizer.state_dict()["state"].items()
+        for key, value in entries.items()
+    }
+
+
+def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+Part = torch.nn.Module | torch.optim.Optimizer | dict[str, Tensor]
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """Read what a file says of itself, without its tensors' meaning; errors as of `load_state`."""
+    return _open(path)[1]
+
+
+def save_state(path: Path, parts: Mapping[str, Part], facts: Mapping[str, Any]) -> None:
+    """Write the state of a training, whole or not at all.
+
+    Args:
+        path: the file.
+        parts: by name, without dots: modules, optimizers, or tensors by name.
+        facts: what else is to be known; anything that JSON holds.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, part in parts.items():
+        if isinstance(part, torch.optim.Optimizer):
+            inner = _flatten(part)
+        else:
+            inner = part.state_dict() if isinstance(part, torch.nn.Module) else part
+        tensors |= {f"{name}.{key}": tensor.clone() for key, tensor in inner.items()}
+    _write(path, tensors, facts)
+
+
+def load_state(path: Path, parts: Mapping[str, Part]) -> dict[str, Any]:
+    """Bring parts back to what `save_state` wrote, in place; give the facts.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is of other parts.
+    """
+    tensors, facts = _open(path)
+    names: Iterable[str] = {name.partition(".")[0] for name in tensors}
+    for name, part in parts.items():
+        inner = {
+            key.removeprefix(f"{name}."): tensor
+            for key, tensor in tensors.items()
+            if key.startswith(f"{name}.")
+        }
+        try:
+            if isinstance(part, torch.optim.Optimizer):
+                _restore(part, inner)
+            elif isinstance(part, torch.nn.Module):
+                part.load_state_dict(inner)
+            else:
+                for key, tensor in part.items():
+                    tensor.copy_(inner[key])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"{path} is of another training (it has {', '.join(sorted(names))}): {error}"
+            ) from error
+    return facts

@@ -1,0 +1,207 @@
+"""The network of the tiny codec: spectra to latents, latents to spectra.
+
+Analysis and synthesis work at 100 Hz on complex spectra, compressed as loudness is. Between them
+`100 / frame_rate` frames are folded into one, and the bulk of the network works at the frame rate
+of the latents, so that fewer latents cost less computing too. Blocks and inverse STFT follow Vocos
+(Siuzdak 2023, arXiv:2306.00814), real and imaginary parts in place of magnitude and phase.
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from neuralcodec.quantize import ResidualVectorQuantizer, Training
+from neuralcodec.tiny.layers import Block, fold_time, unfold_time
+from neuralcodec.tiny.spectra import BINS, HOP, analyse, compress, expand, synthesise
+
+SAMPLE_RATE = 16000
+"""Hz that all tiny codecs work at."""
+
+_FINE_RATE = SAMPLE_RATE // HOP
+_LOUD = 1e-5  # power that is added before the logarithm, about that of a 16 bit step
+
+
+@dataclass(frozen=True)
+class TinyConfig:
+    """The sizes of a tiny codec.
+
+    Attributes:
+        frame_rate: latents a second, Hz; divides 100.
+        num_codebooks: K.
+        codebook_size: V.
+        dim: D, width of a latent.
+        width: channels at the frame rate.
+        encoder_depth: blocks at the frame rate before the quantizer.
+        decoder_depth: and behind it.
+        fine_width: channels at 100 Hz.
+        fine_encoder_depth: blocks at 100 Hz before the quantizer.
+        fine_decoder_depth: and behind it.
+        expansion: width inside a block over its channels.
+        kernel_size: frames that a block sees, odd.
+        causal: whether latents depend on no audio behind their own frame.
+
+    Raises:
+        ValueError: if `frame_rate` does not divide 100, a size is below 1 or the kernel even.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    frame_rate: float = 50.0
+    num_codebooks: int = 8
+    codebook_size: int = 1024
+    dim: int = 64
+    width: int = 256
+    encoder_depth: int = 3
+    decoder_depth: int = 4
+    fine_width: int = 160
+    fine_encoder_depth: int = 1
+    fine_decoder_depth: int = 2
+    expansion: int = 3
+    kernel_size: int = 7
+    causal: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.frame_rate > 0 or _FINE_RATE % self.frame_rate:
+            raise ValueError(
+                f"frame_rate must divide {_FINE_RATE} Hz, as 12.5, 25, 50 and 100 do, "
+                f"got {self.frame_rate:g}"
+            )
+        for name, value in vars(self).items():
+            if name not in {"frame_rate", "causal"} and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {self.kernel_size}")
+
+    @property
+    def fold(self) -> int:
+        """Frames at 100 Hz that become one latent."""
+        return round(_FINE_RATE / self.frame_rate)
+
+    @property
+    def hop_length(self) -> int:
+        """Samples of a latent."""
+        return HOP * self.fold
+
+    @property
+    def lead(self) -> int:
+        """Samples that a spectrum begins before its hop: half the overlap, or all if causal."""
+        return HOP if self.causal else HOP // 2
+
+    @property
+    def encode_context(self) -> int:
+        """Latents on either side that a latent's audio can reach."""
+        reach = self.kernel_size // 2 if not self.causal else self.kernel_size - 1
+        fine = 1 + reach * self.fine_encoder_depth
+        return reach * self.encoder_depth + math.ceil(fine / self.fold)
+
+    @property
+    def decode_context(self) -> int:
+        """Latents on either side that a latent's audio depends on."""
+        reach = self.kernel_size // 2 if not self.causal else self.kernel_size - 1
+        fine = 1 + reach * self.fine_decoder_depth
+        return reach * self.decoder_depth + math.ceil(fine / self.fold)
+
+    @property
+    def delay(self) -> Fraction:
+        """Algorithmic delay in seconds: from a sample going in to its coming out, at most.
+
+        A causal codec waits for a latent to be full and for the next one, whose first spectrum
+        overlaps its last. Any other waits for all latents that it sees, on both sides.
+        """
+        ahead = 1 if self.causal else self.encode_context + self.decode_context
+        return Fraction(self.hop_length * (1 + ahead), SAMPLE_RATE)
+
+
+_QUIET = 0.3  # of the last layer's usual start: speech, when training begins, and no noise above it
+
+
+def _blocks(config: TinyConfig, channels: int, count: int, *, others: int) -> nn.Sequential:
+    """Make `count` blocks of a chain that has `others` besides; all of it is one residual path."""
+    options = (channels, config.expansion, config.kernel_size)
+    scale = 1 / (count + others)
+    return nn.Sequential(
+        *(Block(*options, causal=config.causal, scale=scale) for _ in range(count))
+    )
+
+
+class Encoder(nn.Module):
+    """Audio to latents."""
+
+    def __init__(self, config: TinyConfig) -> None:
+        super().__init__()
+        self.config = config
+        depth, fine_depth = config.encoder_depth, config.fine_encoder_depth
+        fine, width = config.fine_width, config.width
+        self.begin = nn.Linear(3 * BINS, fine)
+        self.fine = _blocks(config, fine, fine_depth, others=depth)
+        self.join = nn.Linear(fine * config.fold, width)
+        self.coarse = _blocks(config, width, depth, others=fine_depth)
+        self.norm = nn.LayerNorm(width)
+        self.end = nn.Linear(width, config.dim)
+        self.direct = nn.Linear(2 * BINS * config.fold, config.dim)
+
+    def forward(self, wav: Tensor) -> Tensor:
+        """Turn `wav [B, T]`, T a multiple of the hop length, into `z [B, D, T / hop_length]`."""
+        config = self.config
+        spectra = analyse(wav, lead=config.lead)
+        power = spectra.real.square() + spectra.imag.square()
+        small = compress(spectra)
+        parts = torch.cat([small.real, small.imag], dim=-1)
+        x = self.begin(torch.cat([parts, (power + _LOUD).log() / 4 + 1], dim=-1))
+        x = self.coarse(self.join(fold_time(self.fine(x), config.fold)))
+        z: Tensor = self.end(self.norm(x)) + self.direct(fold_time(parts, config.fold))
+        return z.mT
+
+
+class Decoder(nn.Module):
+    """Latents to audio."""
+
+    def __init__(self, config: TinyConfig) -> None:
+        super().__init__()
+        self.config = config
+        depth, fine_depth = config.decoder_depth, config.fine_decoder_depth
+        fine, width = config.fine_width, config.width
+        self.begin = nn.Linear(config.dim, width)
+        self.coarse = _blocks(config, width, depth, others=fine_depth)
+        self.split = nn.Linear(width, fine * config.fold)
+        self.fine = _blocks(config, fine, fine_depth, others=depth)
+        self.norm = nn.LayerNorm(fine)
+        self.end = nn.Linear(fine, 2 * BINS)
+        with torch.no_grad():
+            self.end.weight.mul_(_QUIET)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Turn `z [B, D, N]` into `wav [B, N * hop_length]`."""
+        config = self.config
+        if config.causal:  # the last spectrum needs one behind it, to overlap with
+            z = torch.cat([z, z[..., -1:]], dim=-1)
+        x = unfold_time(self.split(self.coarse(self.begin(z.mT))), config.fold)
+        real, imaginary = self.end(self.norm(self.fine(x))).float().chunk(2, dim=-1)
+        wav = synthesise(expand(real, imaginary), lead=config.lead)
+        return wav[:, : -config.hop_length] if config.causal else wav
+
+
+class TinyModel(nn.Module):
+    """Encoder, quantizer and decoder.
+
+    Args:
+        config: the sizes.
+        training: how the codebooks learn.
+    """
+
+    def __init__(self, config: TinyConfig, training: Training | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.rvq = ResidualVectorQuantizer(
+            config.dim,
+            config.num_codebooks,
+            config.codebook_size,
+            frame_rate=config.frame_rate,
+            training=training or Training(),
+        )

@@ -1,0 +1,116 @@
+"""Put a training's model into the package, with its card: what it heard, scores, can't do.
+
+    python experiments/tiny_card.py RECIPE FOLDER [--audio DIR]
+
+RECIPE is the TOML file and FOLDER what `neuralcodec train` left. The model is scored on the speech
+of DIR, `../shared/audio/eval` by default: mean PESQ-WB, STOI, ViSQOL and log-mel distance.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+from reporting import markdown_table, write_text
+from timing import machine
+
+from neuralcodec.data import clips
+from neuralcodec.metrics import score
+from neuralcodec.tiny import recipe as recipes
+from neuralcodec.tiny.codec import SHIPPED, Tiny
+from neuralcodec.tiny.corpus import find, seconds_of
+from neuralcodec.tiny.train import MODEL
+
+METRICS = ["pesq_wb", "stoi", "visqol", "log_mel_distance"]
+LICENCE = "MIT, as the code; the recordings that it learned from have licences of their own"
+
+
+def scores(codec: Tiny, wavs: list[torch.Tensor], depth: int) -> list[float]:
+    """Mean of each metric over the clips, with `depth` codebooks."""
+    found = []
+    for wav in wavs:
+        estimate = codec.decode(codec.encode(wav[None], depth))
+        given = score(wav, estimate[0], codec.sample_rate, METRICS, kind="speech")
+        found.append([given[name] for name in METRICS])
+    means: list[float] = torch.tensor(found, dtype=torch.float64).mean(dim=0).tolist()
+    return means
+
+
+def score_table(path: Path, audio: str) -> str:
+    """Score a model at each power of two of its codebooks, and with a beam at all of them."""
+    wavs = [clip.read(16000)[0] for clip in clips(audio) if clip.kind == "speech"]
+    rows = []
+    for depth, width in ((1, 1), (2, 1), (4, 1), (8, 1), (8, 16)):
+        codec = Tiny(weights=path, beam_width=width)
+        kbps = depth * 10 * codec.frame_rate / 1000
+        search = f"beam {width}" if width > 1 else "greedy"
+        rows.append([f"{depth}, {search}", kbps, *scores(codec, wavs, depth)])
+    return markdown_table(["codebooks", "kbit/s", *METRICS], rows)
+
+
+def heard(recipe: recipes.Recipe) -> str:
+    """List what a model learned from: kind, length and weight of each source."""
+    rows = []
+    for source in recipe.data.sources:
+        found = find(source)
+        hours = sum(map(seconds_of, found)) / 3600
+        kinds = ", ".join(sorted({clip.kind for clip in found}))
+        without = ", ".join(source.exclude_speakers) or "-"
+        rows.append([source.audio, kinds, hours, source.weight, without])
+    return markdown_table(["source", "kinds", "hours", "weight", "speakers left out"], rows)
+
+
+def main() -> None:
+    """Copy a model into the package and write its card."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--audio", default="../shared/audio/eval")
+    given = parser.parse_args()
+    recipe = recipes.read(given.recipe)
+    path = given.folder / MODEL
+    codec = Tiny(weights=path)
+    facts = codec.facts
+    parameters = sum(p.numel() for p in codec.network.parameters()) / 1e6
+    cpu = f"{machine()['cpu']} ({machine()['vector_instructions']})"
+    SHIPPED.mkdir(exist_ok=True)
+    shipped = SHIPPED / f"{recipe.name}.safetensors"
+    shutil.copy(path, shipped)
+    write_text(
+        SHIPPED / f"{recipe.name}.md",
+        f"""# {recipe.name}
+
+{codec.frame_rate:g} latents a second, {codec.num_codebooks} codebooks of {codec.codebook_sizes[0]}
+entries, {parameters:.2f} M parameters and {shipped.stat().st_size / 1e6:.2f} MB in half precision.
+
+| | |
+|---|---|
+| made by | `OMP_NUM_THREADS=1 neuralcodec train {given.recipe.as_posix()}` |
+| card by | `python experiments/tiny_card.py` |
+| steps | {facts["steps"]}, {facts["hours_heard"]:.1f} hours heard |
+| computing | {facts["seconds"]:.0f} s of one thread of {cpu} |
+| seed | {facts["seed"]} |
+| licence | {LICENCE} |
+| for | speech at 16 kHz, mono; music and other sounds are coded, badly |
+| delay | {float(codec.network.config.delay) * 1000:.0f} ms if streamed; it looks ahead |
+
+## What it heard
+
+{heard(recipe)}
+
+No clip and no speaker of the evaluation set is among it. Losses: {dict(recipe.losses)}. The loss
+`loudness` is made after a part of PESQ, so PESQ-WB flatters this model; ViSQOL and STOI were not
+trained for.
+
+## What it scores
+
+Means over the speech clips of `{given.audio}`.
+
+{score_table(path, given.audio)}
+""",
+    )
+    print(f"{shipped} and its card")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,475 @@
+"""Training of the tiny codec: losses, data, and going on with a training that was killed."""
+
+import csv
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from neuralcodec import audio
+from neuralcodec.data import Clip
+from neuralcodec.tiny import recipe as recipes
+from neuralcodec.tiny import train as training
+from neuralcodec.tiny import validation
+from neuralcodec.tiny.balance import Balancer
+from neuralcodec.tiny.codec import Tiny
+from neuralcodec.tiny.corpus import Augmentation, Corpus, Source, find, is_held_out
+from neuralcodec.tiny.discriminator import (
+    Discriminator,
+    adversarial_loss,
+    discriminator_loss,
+    feature_loss,
+)
+from neuralcodec.tiny.losses import LOSSES
+from neuralcodec.tiny.processes import Processes
+from neuralcodec.tiny.recipe import Recipe
+from neuralcodec.tiny.trainer import Diverged, Trainer
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+MINIATURE = """
+name = "miniature"
+seed = 3
+losses = {{ mel = 1.0, complex = 1.0, noise = 0.2, loudness = 0.5 }}
+
+[model]
+frame_rate = 25
+num_codebooks = 2
+codebook_size = 8
+dim = 6
+width = 12
+encoder_depth = 1
+decoder_depth = 1
+fine_width = 8
+fine_decoder_depth = 1
+
+[data]
+seconds = 0.24
+batch = 4
+held_out = 0.5
+validation_clips = 1
+validation_seconds = 1
+sources = [{{ audio = "{audio}" }}]
+
+[schedule]
+steps = {steps}
+quantize_from = 4
+freeze_from = 14
+warmup = 4
+
+[quantizer]
+fit_seconds = 4
+
+[records]
+log_every = 1
+save_every = 3
+"""
+
+ADVERSARY = """
+[adversary]
+start = 2
+channels = 2
+"""
+
+
+@pytest.fixture
+def speakers(tmp_path: Path) -> Path:
+    """Two seconds of each of four speakers, with a manifest: harmonic tones of their own pitch."""
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    lines = ["file,kind,speaker"]
+    noise = np.random.default_rng(0)
+    for number in range(4):
+        t = torch.arange(32000) / 16000
+        tone = sum(torch.sin(2 * math.pi * (110 + 40 * number) * k * t) / k for k in range(1, 9))
+        swell = 0.55 + 0.45 * torch.sin(2 * math.pi * 3 * t)
+        hiss = torch.from_numpy(noise.standard_normal(32000).astype("float32")) * 0.01
+        assert isinstance(tone, Tensor)
+        audio.write(folder / f"{number}.flac", 0.2 * tone * swell + hiss, 16000)
+        lines.append(f"{number}.flac,speech,voice{number}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def write(folder: Path, speakers: Path, *, steps: int = 18, more: str = "") -> Path:
+    path = folder / "miniature.toml"
+    path.write_text(MINIATURE.format(audio=speakers, steps=steps) + more)
+    return path
+
+
+def rows(path: Path, *, without: str = "seconds") -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != without} for row in csv.DictReader(file)]
+
+
+def command(file: Path, out: Path) -> list[str]:
+    return [sys.executable, "-m", "neuralcodec", "train", str(file), "--out", str(out)]
+
+
+def test_killed_training_goes_on_with_the_curve_of_an_unbroken_one(
+    tmp_path: Path, speakers: Path
+) -> None:
+    file = write(tmp_path, speakers, steps=24, more=ADVERSARY)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    broken = tmp_path / "broken"
+    running = subprocess.Popen(command(file, broken), env=environment, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        if (broken / "log.csv").is_file() and len(rows(broken / "log.csv")) >= 8:
+            break
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    assert running.wait() == -signal.SIGKILL, "it was done before it could be killed"
+    assert len(rows(broken / "log.csv")) < 24
+    assert not (broken / "model.safetensors").exists()
+
+    for out in (broken, tmp_path / "whole"):
+        subprocess.run(command(file, out), env=environment, check=True, capture_output=True)
+    for table in ("log.csv", "validation.csv"):
+        assert rows(broken / table) == rows(tmp_path / "whole" / table)
+    assert len(rows(broken / "log.csv")) == 24
+    files = [out / "model.safetensors" for out in (broken, tmp_path / "whole")]
+    ours, theirs = (Tiny(weights=file).network.state_dict() for file in files)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_training_learns_and_its_model_is_a_codec(tmp_path: Path, speakers: Path) -> None:
+    file = write(tmp_path, speakers, steps=80)
+    recipe = recipes.read(file)
+    path = training.train(recipe, tmp_path / "out")
+    curve = [float(row["mel"]) for row in rows(tmp_path / "out" / "log.csv")]
+    assert np.mean(curve[-10:]) < 0.75 * np.mean(curve[:10])
+    codec = Tiny(weights=path)
+    wav, _ = audio.read(speakers / "0.flac")
+    assert codec.decode(codec.encode(wav[None])).shape == (1, 1, 32000)
+    assert codec.facts["steps"] == 80
+    assert codec.facts["hours_heard"] == pytest.approx(80 * 4 * 0.24 / 3600, abs=1e-3)
+    scores = rows(tmp_path / "out" / "validation.csv")
+    assert [row["num_codebooks"] for row in scores] == ["0", "1", "2"]
+    assert all(0 < float(row["stoi"]) < 1 for row in scores)
+
+
+def test_a_folder_of_another_recipe_is_refused(tmp_path: Path, speakers: Path) -> None:
+    file = write(tmp_path, speakers, steps=3)
+    training.train(recipes.read(file), tmp_path / "out")
+    file.write_text(file.read_text().replace("seed = 3", "seed = 4"))
+    with pytest.raises(ValueError, match="is of another recipe than 'miniature' is now"):
+        training.train(recipes.read(file), tmp_path / "out")
+
+
+def test_longer_records_may_change_between_runs(tmp_path: Path, speakers: Path) -> None:
+    file = write(tmp_path, speakers, steps=6)
+    training.train(recipes.read(file), tmp_path / "out", steps=3)
+    file.write_text(file.read_text().replace("save_every = 3", "save_every = 2"))
+    training.train(recipes.read(file), tmp_path / "out")
+    assert [row["step"] for row in rows(tmp_path / "out" / "log.csv")] == list("123456")
+
+
+def test_a_training_begins_with_another_model(tmp_path: Path, speakers: Path) -> None:
+    file = write(tmp_path, speakers, steps=30)
+    first = training.train(recipes.read(file), tmp_path / "out")
+    file.write_text(f'begin_with = "{first}"\n' + file.read_text())
+    training.train(recipes.read(file), tmp_path / "again", steps=2)
+    before, after = (
+        [float(row["mel"]) for row in rows(tmp_path / out / "log.csv")] for out in ("out", "again")
+    )
+    assert after[0] < 0.8 * before[0]
+
+
+def test_only_the_decoder_learns_when_the_encoder_is_frozen(tmp_path: Path, speakers: Path) -> None:
+    trainer = make(tmp_path, speakers)
+    while trainer.phase() != "frozen":
+        trainer.run_step()
+    trainer.run_step()
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    trainer.run_step()
+    after = trainer.model.state_dict()
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"decoder"}
+
+
+def test_phases_follow_the_schedule(tmp_path: Path, speakers: Path) -> None:
+    trainer = make(tmp_path, speakers)
+    phases, used = [], []
+    for _ in range(18):
+        phases.append(trainer.phase())
+        values = trainer.run_step()
+        used.append(values["commitment"] > 0)
+    assert phases == ["free"] * 4 + ["learning"] * 10 + ["frozen"] * 4
+    assert used == [phase == "learning" for phase in phases]
+
+
+def make(folder: Path, speakers: Path, change: Callable[[str], str] = str) -> Trainer:
+    file = write(folder, speakers)
+    file.write_text(change(file.read_text()))
+    recipe = recipes.read(file)
+    corpus = Corpus(
+        recipe.data.sources,
+        seconds=recipe.data.seconds,
+        augmentation=recipe.data.augmentation,
+        held_out=0.5,
+    )
+    return Trainer(recipe, corpus, ALONE)
+
+
+def test_gradients_that_are_not_finite_change_nothing_and_then_stop(
+    tmp_path: Path, speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(tmp_path, speakers)
+    trainer.run_step()
+    before = {k: v.clone() for k, v in trainer.model.named_parameters()}
+    monkeypatch.setitem(LOSSES, "mel", lambda reference, estimate: (estimate * math.nan).sum())
+    assert math.isnan(trainer.run_step()["gradient_norm"])
+    assert trainer.skipped == 1
+    assert all(torch.equal(before[k], v) for k, v in trainer.model.named_parameters())
+    assert torch.isfinite(trainer._balancer.norms).all()
+    for _ in range(18):
+        trainer.run_step()
+    with pytest.raises(Diverged, match=r"not finite for 20 steps, the last 20: .* 0\.001"):
+        trainer.run_step()
+
+
+def test_bfloat16_trains_too(tmp_path: Path, speakers: Path) -> None:
+    trainer = make(tmp_path, speakers, lambda text: 'precision = "bfloat16"\n' + text)
+    values = [trainer.run_step() for _ in range(6)]
+    assert all(math.isfinite(value) for row in values for value in row.values())
+    assert trainer.skipped == 0
+
+
+def test_two_processes_share_a_batch(tmp_path: Path, speakers: Path) -> None:
+    file = write(tmp_path, speakers, steps=16, more=ADVERSARY)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    arguments = ["-m", "neuralcodec", "train", str(file), "--out", str(tmp_path / "two")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    where = ["--master-addr", "127.0.0.1", "--master-port", "0", "--rdzv-backend", "c10d"]
+    where += ["--rdzv-endpoint", "127.0.0.1:0"]
+    subprocess.run(
+        [*torchrun, *where, *arguments], env=environment, check=True, capture_output=True
+    )
+    log = rows(tmp_path / "two" / "log.csv")
+    assert [row["step"] for row in log] == [str(step) for step in range(1, 17)]
+    assert all(math.isfinite(float(row["mel"])) for row in log)
+    Tiny(weights=tmp_path / "two" / "model.safetensors")
+
+
+def test_a_batch_must_be_shared_evenly(tmp_path: Path, speakers: Path) -> None:
+    recipe = recipes.read(write(tmp_path, speakers))
+    with pytest.raises(
+        ValueError, match=r"data\.batch must be a multiple of the 3 processes, got 4"
+    ):
+        training._start(recipe, tmp_path, Processes(0, 3, torch.device("cpu")))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("frame_rate = 25", "frame_rat = 25", "key in .model. 'frame_rat'; .* 'frame_rate'"),
+        ("frame_rate = 25", "frame_rate = 30", "model: frame_rate must divide 100 Hz, .* got 30"),
+        ("batch = 4", "batsh = 4", "unknown key in .data. 'batsh'; did you mean 'batch'"),
+        ("{ audio", "{ wait = 1, audio", "unknown key in .data.sources.0. 'wait'; .* 'weight'"),
+        ("mel = 1.0", "mell = 1.0", "losses: unknown loss 'mell'; did you mean 'mel'"),
+        ("mel = 1.0", "mel = 0.0", "losses: mel must have a weight above 0, got 0"),
+        ("seconds = 0.24", "seconds = 0.25", "data.seconds must be whole latents of 0.04 s"),
+        ("freeze_from = 14", "freeze_from = 3", "must not be before quantize_from, got 3 and 4"),
+        ("seed = 3", "seed = -3", "seed: Input should be .* got -3"),
+        ("[records]", "[recods]", "unknown key 'recods'; did you mean 'records'"),
+    ],
+)
+def test_bad_recipes_name_the_value(
+    old: str, new: str, message: str, tmp_path: Path, speakers: Path
+) -> None:
+    file = write(tmp_path, speakers)
+    file.write_text(file.read_text().replace(old, new, 1))
+    with pytest.raises(ValueError, match=message):
+        recipes.read(file)
+
+
+def test_the_projects_recipes_are_good() -> None:
+    files = sorted((Path(__file__).parents[1] / "experiments" / "train").glob("*.toml"))
+    assert len(files) >= 3
+    for file in files:
+        recipe = recipes.read(file)
+        assert recipe.model.num_codebooks == 8
+
+
+def corpus(speakers: Path, memory_mib: int = 64) -> Corpus:
+    return Corpus(
+        [Source(str(speakers))],
+        seconds=0.5,
+        augmentation=Augmentation(),
+        held_out=0.5,
+        memory_mib=memory_mib,
+    )
+
+
+def test_batches_depend_on_their_key_alone(speakers: Path) -> None:
+    first, second = corpus(speakers), corpus(speakers, memory_mib=0)
+    batch = first.batch(4, 1, 2, 3)
+    assert batch.shape == (4, 8000)
+    assert batch.abs().max() <= 1
+    second.batch(4, 0, 0, 0)
+    assert torch.equal(second.batch(4, 1, 2, 3), batch)
+    assert not torch.equal(first.batch(4, 1, 2, 4), batch)
+
+
+def test_speakers_are_held_out_whole(speakers: Path) -> None:
+    found = corpus(speakers)
+    out = {clip.speaker for clip in found.held_out}
+    heard = {clip.speaker for clips in found._clips for clip in clips}
+    assert out
+    assert heard
+    assert not out & heard
+    alone = Clip("a.flac", Path("a.flac"))
+    assert is_held_out(alone, 0.999999)
+    assert not is_held_out(alone, 0.0)
+
+
+def test_sources_leave_out_speakers_and_kinds(speakers: Path) -> None:
+    left = find(Source(str(speakers), exclude_speakers=("voice1", "voice3")))
+    assert [clip.speaker for clip in left] == ["voice0", "voice2"]
+    with pytest.raises(ValueError, match=r"nothing is left of .* with kinds \['music'\]"):
+        find(Source(str(speakers), kinds=("music",)))
+
+
+def test_a_dataset_of_torchaudio_is_a_source(tmp_path: Path) -> None:
+    folder = tmp_path / "LibriSpeech" / "train-clean-100"
+    for speaker in ("19", "26"):
+        chapter = folder / speaker / "198"
+        chapter.mkdir(parents=True)
+        lines = []
+        for number in range(2):
+            name = f"{speaker}-198-{number:04d}"
+            audio.write(chapter / f"{name}.flac", torch.rand(1, 8000) * 0.1, 16000)
+            lines.append(f"{name} SOME WORDS")
+        (chapter / f"{speaker}-198.trans.txt").write_text("\n".join(lines))
+    found = find(Source(f"torchaudio:LIBRISPEECH:{tmp_path}"))
+    assert len(found) == 4
+    assert {clip.speaker for clip in found} == {"19", "26"}
+    assert all(clip.read(16000)[0].shape == (1, 8000) for clip in found)
+    with pytest.raises(ValueError, match="unknown NAME 'LIBRISPEACH'; did you mean 'LIBRISPEECH'"):
+        find(Source("torchaudio:LIBRISPEACH:/data"))
+
+
+def test_speakers_of_a_folder_are_its_folders(tmp_path: Path) -> None:
+    for name in ("p225", "p226"):
+        (tmp_path / name / "day").mkdir(parents=True)
+        audio.write(tmp_path / name / "day" / "a.flac", torch.rand(1, 8000) * 0.1, 16000)
+    speakers = [clip.speaker for clip in find(Source(str(tmp_path), speaker_level=1))]
+    assert speakers == ["p225", "p226"]
+    with pytest.raises(ValueError, match=r"speaker_level 3 is no folder around p225/day/a\.flac"):
+        find(Source(str(tmp_path), speaker_level=3))
+
+
+def test_augmentation_changes_level_and_filters(speakers: Path) -> None:
+    options = Augmentation(peak=(0.5, 0.5), keep_level=0, mix=1, filter=1)
+    loud = Corpus([Source(str(speakers))], seconds=0.5, augmentation=options, held_out=0.5)
+    batch = loud.batch(3, 0)
+    assert torch.allclose(batch.abs().amax(dim=1), torch.tensor(0.5))
+    with pytest.raises(ValueError, match=r"peak must be a range .* got \[0.5, 0.1\]"):
+        Augmentation(peak=(0.5, 0.1))
+    with pytest.raises(ValueError, match=r"mix must be in 0\.\.1, got 1\.5"):
+        Augmentation(mix=1.5)
+
+
+def test_validation_takes_a_clip_of_each_speaker_in_turn() -> None:
+    def clip(name: str, speaker: str, kind: str = "speech") -> Clip:
+        return Clip(name, Path(name), kind, "", speaker)
+
+    found = [clip("a", "x"), clip("b", "x"), clip("c", "y"), clip("d", "z", "music")]
+    assert [each.name for each in validation.choose(found, 2)] == ["a", "c"]
+    assert [each.name for each in validation.choose(found, 9)] == ["a", "c", "b"]
+    assert validation.depths(8) == [1, 2, 4, 8]
+    assert validation.depths(3) == [1, 2, 3]
+    assert validation.depths(1) == [1]
+
+
+@pytest.fixture
+def speech(rng: Generator) -> Tensor:
+    t = torch.arange(16000) / 16000
+    swell = 0.5 + 0.5 * torch.sin(2 * math.pi * 2 * t)
+    tone = sum(torch.sin(2 * math.pi * 140 * k * t) / k for k in range(1, 20))
+    return (0.05 * tone * swell + 0.002 * torch.randn(16000, generator=rng))[None]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_rise_with_noise_and_have_a_finite_gradient(
+    name: str, speech: Tensor, rng: Generator
+) -> None:
+    loss = LOSSES[name]
+    noise = torch.randn(speech.shape, generator=rng)
+    values = [float(loss(speech, speech + level * noise)) for level in (0, 0.001, 0.01, 0.1)]
+    assert values == sorted(values)
+    assert values[0] <= 0.01
+    for start in (speech + 0.01 * noise, torch.zeros_like(speech), speech.clone()):
+        estimate = start.requires_grad_()
+        loss(speech, estimate).backward()  # type: ignore[no-untyped-call]
+        assert estimate.grad is not None
+        assert torch.isfinite(estimate.grad).all()
+    silence = torch.zeros_like(speech)
+    assert math.isfinite(float(loss(silence, speech)))
+    assert math.isfinite(float(loss(silence, silence)))
+
+
+def test_loudness_hears_what_is_added_more_than_what_is_missing(speech: Tensor) -> None:
+    hiss = 0.02 * torch.randn(speech.shape, generator=torch.Generator().manual_seed(0))
+    loss = LOSSES["loudness"]
+    assert loss(speech, speech + hiss) > 1.5 * loss(speech + hiss, speech)
+    assert loss(4 * speech, 4 * (speech + hiss)) == pytest.approx(
+        float(loss(speech, speech + hiss)), rel=1e-3
+    )
+
+
+def test_balanced_gradients_keep_to_their_weights(rng: Generator) -> None:
+    output = torch.randn(3, 50, generator=rng, requires_grad=True)
+    first, second = torch.randn(2, 3, 50, generator=rng)
+    balancer = Balancer({"a": 1.0, "b": 3.0}, decay=0.0)
+    losses = {"a": (1000 * first * output).sum(), "b": (0.01 * second * output).sum()}
+    gradient = balancer.gradient(losses, output)
+    expected = sum(
+        weight * direction / direction.norm(dim=-1).mean()
+        for weight, direction in ((0.25, first), (0.75, second))
+    )
+    assert torch.allclose(gradient, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="weights above 0"):
+        Balancer({"a": 0.0})
+    with pytest.raises(ValueError, match="weights above 0"):
+        Balancer({})
+
+
+def test_discriminator_learns_to_tell_and_the_decoder_is_told(rng: Generator) -> None:
+    torch.manual_seed(0)
+    judge = Discriminator(channels=4)
+    real = torch.sin(torch.arange(4000) * 0.1).repeat(2, 1)
+    made = (0.3 * torch.randn(2, 4000, generator=rng)).requires_grad_()
+    with torch.no_grad():
+        before = float(discriminator_loss(judge(real), judge(made)))
+    optimizer = torch.optim.Adam(judge.parameters(), lr=0.01)
+    for _ in range(40):
+        loss = discriminator_loss(judge(real), judge(made.detach()))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert float(loss.detach()) < 0.5 * before
+    judged = judge(made)
+    assert adversarial_loss(judged) > adversarial_loss(judge(real))
+    assert feature_loss(judge(real), judge(real)) == 0
+    assert feature_loss(judge(real), judged) > 0.1
+    torch.autograd.backward(adversarial_loss(judged) + feature_loss(judge(real), judged))
+    assert made.grad is not None
+    assert made.grad.abs().sum() > 0
+
+
+def test_recipe_of_defaults_needs_data_and_steps_alone() -> None:
+    table = {"name": "x", "data": {"sources": [{"audio": "a"}]}, "schedule": {"steps": 5}}
+    recipe = Recipe.model_validate(table)
+    assert recipe.adversary is None
+    assert recipe.model.frame_rate == 50
