@@ -76,9 +76,8 @@ def main() -> None:
     SHIPPED.mkdir(exist_ok=True)
     shipped = SHIPPED / f"{recipe.name}.safetensors"
     shutil.copy(path, shipped)
-    write_text(
-        SHIPPED / f"{recipe.name}.md",
-        f"""# {recipe.name}
+    losses = ", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items())
+    card = f"""# {recipe.name}
 
 {codec.frame_rate:g} latents a second, {codec.num_codebooks} codebooks of {codec.codebook_sizes[0]}
 entries, {parameters:.2f} M parameters and {shipped.stat().st_size / 1e6:.2f} MB in half precision.
@@ -87,6 +86,7 @@ entries, {parameters:.2f} M parameters and {shipped.stat().st_size / 1e6:.2f} MB
 |---|---|
 | made by | `OMP_NUM_THREADS=1 neuralcodec train {given.recipe.as_posix()}` |
 | card by | `python experiments/tiny_card.py` |
+| began with | {recipe.begin_with or "nothing"} |
 | steps | {facts["steps"]}, {facts["hours_heard"]:.1f} hours heard |
 | computing | {facts["seconds"]:.0f} s of one thread of {cpu} |
 | seed | {facts["seed"]} |
@@ -98,7 +98,7 @@ entries, {parameters:.2f} M parameters and {shipped.stat().st_size / 1e6:.2f} MB
 
 {heard(recipe)}
 
-No clip and no speaker of the evaluation set is among it. Losses: {dict(recipe.losses)}. The loss
+No clip and no speaker of the evaluation set is among it. Weights of the losses: {losses}. The loss
 `loudness` is made after a part of PESQ, so PESQ-WB flatters this model; ViSQOL and STOI were not
 trained for.
 
@@ -106,9 +106,8 @@ trained for.
 
 Means over the speech clips of `{given.audio}`.
 
-{score_table(path, given.audio)}
-""",
-    )
+{score_table(path, given.audio)}"""
+    write_text(SHIPPED / f"{recipe.name}.md", [card])
     print(f"{shipped} and its card")
 
 

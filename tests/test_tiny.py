@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from neuralcodec import chunks
-from neuralcodec.codec import Chunkable, Codec, LatentCodec
+from neuralcodec.codec import Chunkable, Codec, LatentCodec, find
 from neuralcodec.quantize import ResidualVectorQuantizer
 from neuralcodec.tiny import checkpoint
 from neuralcodec.tiny.codec import Tiny
@@ -230,3 +230,7 @@ def test_a_model_begins_with_what_fits_of_another(tmp_path: Path) -> None:
     assert {name.split(".")[1] for name in left} == {"join", "direct", "split"}
     ours, theirs = dict(other.named_parameters()), dict(source.named_parameters())
     assert torch.equal(ours["decoder.end.weight"], theirs["decoder.end.weight"].half().float())
+
+
+def test_the_registry_has_them() -> None:
+    assert find("tiny_50hz") is Tiny

@@ -32,7 +32,7 @@ from neuralcodec.tiny.discriminator import (
 from neuralcodec.tiny.losses import LOSSES
 from neuralcodec.tiny.processes import Processes
 from neuralcodec.tiny.recipe import Recipe
-from neuralcodec.tiny.trainer import Diverged, Trainer
+from neuralcodec.tiny.trainer import Diverged, Trainer, add_noise
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -208,6 +208,37 @@ def test_phases_follow_the_schedule(tmp_path: Path, speakers: Path) -> None:
     assert used == [phase == "learning" for phase in phases]
 
 
+def test_noise_takes_the_share_it_is_given_of_the_variance(rng: Generator) -> None:
+    torch.manual_seed(0)
+    scales = torch.linspace(0, 2, 16)[:, None]
+    z = torch.randn(4, 16, 5000, generator=rng) * scales + 3
+    for share in (0.01, 0.5):
+        noise = add_noise(z, share, share) - z
+        assert float(noise.var() / z.var(dim=(0, 2)).mean()) == pytest.approx(share, rel=0.02)
+        # the same in all dimensions, whatever their own variance is
+        assert torch.allclose(noise.var(dim=(0, 2)), noise.var().expand(16), rtol=0.05)
+    shares = (add_noise(z, 0.01, 0.5) - z).var(dim=(1, 2)) / z.var(dim=(0, 2)).mean()
+    assert len(torch.unique(shares)) == 4
+    assert shares.min() > 0.009
+    assert shares.max() < 0.51
+
+
+def test_noise_teaches_an_encoder_to_leave_out_what_is_not_worth_its_bits() -> None:
+    torch.manual_seed(0)
+    worth = torch.tensor([1.0, 0.5, 0.02, 0.02])  # standard deviations of a source
+    encoder, decoder = torch.eye(4).requires_grad_(), torch.eye(4).requires_grad_()
+    optimizer = torch.optim.Adam([encoder, decoder], lr=0.01)
+    for _ in range(400):
+        x = torch.randn(1, 4, 500) * worth[:, None]
+        loss = (decoder @ add_noise(encoder @ x, 0.1, 0.1) - x).square().sum(dim=1).mean()
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    spread = torch.linalg.svdvals(encoder.detach() * worth)  # of the latents, by direction
+    assert spread[1] > 0.4 * spread[0]  # both that matter are there, the lesser one lifted
+    assert spread[2] < 0.1 * spread[0]
+
+
 def make(folder: Path, speakers: Path, change: Callable[[str], str] = str) -> Trainer:
     file = write(folder, speakers)
     file.write_text(change(file.read_text()))
@@ -280,6 +311,11 @@ def test_a_batch_must_be_shared_evenly(tmp_path: Path, speakers: Path) -> None:
         ("mel = 1.0", "mel = 0.0", "losses: mel must have a weight above 0, got 0"),
         ("seconds = 0.24", "seconds = 0.25", "data.seconds must be whole latents of 0.04 s"),
         ("freeze_from = 14", "freeze_from = 3", "must not be before quantize_from, got 3 and 4"),
+        (
+            "fit_seconds",
+            "noise = [0.5, 0.1]\nfit_seconds",
+            r"noise: must be a range .* \[0.5, 0.1\]",
+        ),
         ("seed = 3", "seed = -3", "seed: Input should be .* got -3"),
         ("[records]", "[recods]", "unknown key 'recods'; did you mean 'records'"),
     ],

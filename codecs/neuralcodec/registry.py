@@ -109,7 +109,20 @@ def _snac(
     )
 
 
+def _tiny(frame_rate: float) -> Entry:
+    return Entry(
+        "neuralcodec.tiny.codec",
+        "Tiny",
+        None,
+        f"our own at {frame_rate:g} Hz, trained on speech; comes along",
+        fixed={"model": f"{frame_rate:g}hz"},
+        facts=Facts(16000, 1, (frame_rate,) * 8, (1024,) * 8, False, dim=32),
+    )
+
+
 REGISTRY: dict[str, Entry] = {
+    "tiny_25hz": _tiny(25.0),
+    "tiny_50hz": _tiny(50.0),
     "encodec_24khz": Entry(
         _ENCODEC,
         "Encodec24khz",

@@ -53,7 +53,7 @@ class TinyConfig:
     frame_rate: float = 50.0
     num_codebooks: int = 8
     codebook_size: int = 1024
-    dim: int = 64
+    dim: int = 32
     width: int = 256
     encoder_depth: int = 3
     decoder_depth: int = 4

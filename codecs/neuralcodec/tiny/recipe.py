@@ -43,10 +43,11 @@ class Data(_Table):
 class Schedule(_Table):
     """What happens when, in steps.
 
-    A training has three phases. First the networks learn without a quantizer, so that latents
-    spread. From `quantize_from` on codebooks, begun by k-means, learn with them. From `freeze_from`
-    on the encoder stays as it is, the codebooks are fitted anew on its latents, with beams, and the
-    decoder learns to make the best of them.
+    A training has three phases. First the networks learn without a quantizer, with noise in its
+    place, so that latents spread over what is worth its bits. From `quantize_from` on codebooks,
+    begun by k-means, learn with them. From `freeze_from` on the encoder stays as it is, the
+    codebooks are fitted anew on its latents, with beams, and the decoder learns to make the best of
+    them.
 
     Attributes:
         steps: in all.
@@ -73,6 +74,9 @@ class Quantizer(_Table):
     """How codebooks learn, see `neuralcodec.quantize.Training`.
 
     Attributes:
+        noise: while there is no quantizer, as much noise is added to the latents as one would:
+            squared error over variance, drawn for each crop from this range on a logarithmic
+            scale. See `trainer.add_noise`.
         dropout: chance that a crop uses a random number of codebooks instead of all.
         gradient: what the encoder is told.
         decay: of the moving averages.
@@ -81,12 +85,20 @@ class Quantizer(_Table):
         beam_width: of the codes that the decoder learns from when frozen.
     """
 
+    noise: tuple[float, float] = (0.03, 0.5)
     dropout: float = Field(default=0.5, ge=0, le=1)
     gradient: Literal["straight_through", "rotation"] = "straight_through"
     decay: float = Field(default=0.99, ge=0, lt=1)
     commitment: float = Field(default=1.0, ge=0)
     fit_seconds: float = Field(default=600.0, gt=0)
     beam_width: int = Field(default=4, ge=1)
+
+    @field_validator("noise")
+    @classmethod
+    def _range(cls, noise: tuple[float, float]) -> tuple[float, float]:
+        if not (noise == (0, 0) or 0 < noise[0] <= noise[1]):
+            raise ValueError(f"must be a range above 0, or [0, 0] for none, got {[*noise]}")
+        return noise
 
 
 class Adversary(_Table):

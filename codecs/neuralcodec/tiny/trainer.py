@@ -21,7 +21,7 @@ from neuralcodec.tiny.corpus import Corpus
 from neuralcodec.tiny.losses import LOSSES
 from neuralcodec.tiny.model import TinyModel
 from neuralcodec.tiny.processes import Processes
-from neuralcodec.tiny.recipe import Recipe
+from neuralcodec.tiny.recipe import Quantizer, Recipe
 
 _BETAS = (0.9, 0.98)
 _FINAL_RATE = 0.01  # of the learning rate, at the end
@@ -34,13 +34,31 @@ class Diverged(RuntimeError):
     """A training whose gradients are not finite any more."""
 
 
+def add_noise(z: Tensor, low: float, high: float) -> Tensor:
+    """Add noise in the place of a quantizer's error.
+
+    Its power is a share of the latents' own variance, the same in all dimensions, as the error of
+    a quantizer is that goes by Euclidean distance. So an encoder gains by giving more variance to
+    what matters more, and none to what isn't worth it: reverse water-filling, which the gradient
+    through a quantizer does not teach. A share a crop stands for a number of codebooks.
+
+    Args:
+        z: `[B, D, T]`.
+        low: least share, above 0.
+        high: largest.
+    """
+    share = torch.empty(len(z), 1, 1, device=z.device).uniform_(math.log(low), math.log(high)).exp()
+    power = z.var(dim=(0, 2), correction=0).mean()
+    return z + (share * power).sqrt() * torch.randn_like(z)
+
+
 class _Pass(nn.Module):
     """What happens to audio in training, as one module whose gradients processes can share."""
 
-    def __init__(self, model: TinyModel, beam_width: int) -> None:
+    def __init__(self, model: TinyModel, options: Quantizer) -> None:
         super().__init__()
         self.model = model
-        self.beam_width = beam_width
+        self.beam_width, self.noise = options.beam_width, options.noise
 
     def forward(self, wav: Tensor, phase: str) -> tuple[Tensor, Tensor]:
         """Give the estimate `[B, T]` of `wav [B, T]`, and the commitment loss."""
@@ -49,7 +67,8 @@ class _Pass(nn.Module):
             return self.model.decoder(quantized), wav.new_zeros(())
         z = self.model.encoder(wav)
         if phase == "free":
-            return self.model.decoder(z), wav.new_zeros(())
+            heard = add_noise(z, *self.noise) if self.noise[1] else z
+            return self.model.decoder(heard), wav.new_zeros(())
         result = self.model.rvq(z)
         return self.model.decoder(result.quantized), result.commitment_loss
 
@@ -186,7 +205,7 @@ class Trainer:
         if self.recipe.compile:
             self.model.encoder.compile()
             self.model.decoder.compile()
-        module: nn.Module = _Pass(self.model, self.recipe.quantizer.beam_width)
+        module: nn.Module = _Pass(self.model, self.recipe.quantizer)
         if self.processes.count > 1:
             module = DistributedDataParallel(module, broadcast_buffers=False)
         self._wrapped = phase, module

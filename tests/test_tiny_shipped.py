@@ -1,0 +1,88 @@
+"""The checkpoints that come along: small, described, and as good as they were."""
+
+import pytest
+import torch
+
+from neuralcodec import load
+from neuralcodec.data import clips
+from neuralcodec.metrics import score
+from neuralcodec.registry import REGISTRY
+from neuralcodec.tiny.codec import SHIPPED, Tiny
+
+NAMES = [name for name in REGISTRY if name.startswith("tiny_")]
+METRICS = ["pesq_wb", "stoi", "log_mel_distance"]
+TWO = ["speech_en_vm-instructions", "speech_en_ss-noservice"]
+
+SCORES = {
+    "tiny_25hz": {
+        1: (1.057, 0.590, 3.657),
+        2: (1.089, 0.666, 3.215),
+        4: (1.106, 0.723, 2.946),
+        8: (1.142, 0.764, 2.774),
+    },
+    "tiny_50hz": {
+        1: (1.085, 0.609, 3.988),
+        2: (1.306, 0.698, 3.309),
+        4: (1.465, 0.778, 2.731),
+        8: (1.668, 0.830, 2.411),
+    },
+}
+"""Means of METRICS over TWO by the number of codebooks, of greedy codes."""
+
+TOLERANCES = (0.02, 0.003, 0.01)  # rounding differs between processors
+
+
+def test_all_are_in_the_registry() -> None:
+    files = {path.stem for path in SHIPPED.glob("*.safetensors")}
+    assert files == set(NAMES) == set(SCORES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_checkpoints_are_small_and_have_a_card(name: str) -> None:
+    assert (SHIPPED / f"{name}.safetensors").stat().st_size <= 8_000_000
+    card = (SHIPPED / f"{name}.md").read_text(encoding="utf-8")
+    for word in ("hours heard", "licence", "What it heard", "What it scores", "16 kHz"):
+        assert word in card
+    codec = load(name)
+    assert isinstance(codec, Tiny)
+    assert codec.name == name
+    assert sum(p.numel() for p in codec.network.parameters()) <= 6_000_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_checkpoints_are_what_the_registry_says(name: str) -> None:
+    codec, facts = load(name), REGISTRY[name].facts
+    assert facts is not None
+    assert codec.sample_rate == facts.sample_rate
+    assert codec.frame_rates == facts.frame_rates
+    assert codec.codebook_sizes == facts.codebook_sizes
+    assert codec.is_causal == facts.is_causal
+    assert codec.dim == facts.dim
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_checkpoints_hold_their_scores(name: str) -> None:
+    codec = load(name)
+    wavs = [clip.read(16000)[0] for clip in clips("starter:test") if clip.path.stem in TWO]
+    assert len(wavs) == len(TWO)
+    means = {}
+    for depth in (1, 2, 4, 8):
+        given = []
+        for wav in wavs:
+            estimate = codec.decode(codec.encode(wav[None], depth))[0]
+            values = score(wav, estimate, 16000, METRICS, kind="speech")
+            given.append([values[metric] for metric in METRICS])
+        means[depth] = torch.tensor(given).mean(dim=0).tolist()
+    for depth, expected in SCORES[name].items():
+        for value, wanted, tolerance in zip(means[depth], expected, TOLERANCES, strict=True):
+            assert value == pytest.approx(wanted, abs=tolerance)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_random_weights_have_the_same_sizes(name: str) -> None:
+    random, shipped = load(name, weights="random"), load(name)
+    assert random.codebook_sizes == shipped.codebook_sizes
+    wav = torch.zeros(1, 1, 3200)
+    assert random.encode(wav).codes.shape == shipped.encode(wav).codes.shape
+    again = load(name, weights="random")
+    assert torch.equal(again.encode_latents(wav), random.encode_latents(wav))
