@@ -23,6 +23,7 @@ def train(
     """
     from neuralcodec.tiny import recipe as recipes
     from neuralcodec.tiny import train as training
+    from neuralcodec.tiny.trainer import Diverged
 
     recipe = recipes.read(file)
     out = out or Path("training") / recipe.name
@@ -31,5 +32,8 @@ def train(
     except KeyboardInterrupt:
         typer.echo("neuralcodec: stopped; go on with the same command", err=True)
         raise typer.Exit(130) from None
+    except Diverged as error:
+        typer.echo(f"neuralcodec: {error}", err=True)
+        raise typer.Exit(1) from None
     typer.echo(f"model: {model}")
     typer.echo(f"curves: {out / training.LOG}, {out / training.SCORES}")
