@@ -22,8 +22,8 @@ _NETWORKS = ("encoder.", "decoder.")
 _CODEBOOKS = "codebooks"
 
 
-def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read all tensors of a file, and its metadata.
+def _open(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read all tensors of a file, or none, and its metadata.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -34,10 +34,11 @@ def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["facts"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            names = file.keys() if tensors else ()
+            found = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no checkpoint of a tiny codec: {error}") from error
-    return tensors, facts
+    return found, facts
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -141,8 +142,8 @@ Part = torch.nn.Module | torch.optim.Optimizer | dict[str, Tensor]
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """Read what a file says of itself, without its tensors' meaning; errors as of `load_state`."""
-    return _open(path)[1]
+    """Read the facts of a file without its tensors; errors as of `load_state`."""
+    return _open(path, tensors=False)[1]
 
 
 def save_state(path: Path, parts: Mapping[str, Part], facts: Mapping[str, Any]) -> None:
