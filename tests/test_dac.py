@@ -324,9 +324,9 @@ def test_bad_settings_are_refused(checkpoint: Callable[[str], Path]) -> None:
 
 def test_bad_input_is_refused(checkpoint: Callable[[str], Path]) -> None:
     codec = Dac("16khz", checkpoint("16khz"))
-    for depth in (0, 4):
+    for depth in (0, 4, True, 2.0):
         with pytest.raises(ValueError, match=rf"num_codebooks must be 1\.\.3, got {depth}"):
-            codec.encode(noise(400), depth)
+            codec.encode(noise(400), depth)  # type: ignore[arg-type]  # that is the point
     for wav in (torch.zeros(1, 2, 400), torch.full((1, 1, 400), math.nan), torch.zeros(1, 1, 0)):
         with pytest.raises(ValueError, match="wav"):
             codec.encode(wav)

@@ -182,7 +182,14 @@ def test_a_stream_keeps_to_its_clips_and_may_be_empty(lyra: Lyra) -> None:
     codes = torch.cat([*pieces, stream.finish()], dim=-1)
     assert torch.equal(codes, torch.stack(lyra.encode(wav, 3).streams, dim=1))
     with pytest.raises(ValueError, match=r"wav must be \[B, 1, T\]"):
-        stream.push(torch.zeros(1, 2, 0))
+        lyra.stream(3).push(torch.zeros(1, 2, 0))
+    back.finish()
+    ended = "the stream has ended: begin another one"
+    with pytest.raises(ValueError, match=ended):
+        stream.push(wav)
+    for finished in (stream, back):
+        with pytest.raises(ValueError, match=ended):
+            finished.finish()
     assert lyra.stream(3).finish().shape == (1, 3, 0)
     assert lyra.decode_stream().finish().shape == (1, 1, 0)
 

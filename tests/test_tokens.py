@@ -1,5 +1,5 @@
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
@@ -190,6 +190,8 @@ def test_side_bits_count() -> None:
     assert tokens.bitrate_kbps == pytest.approx(0.37)
     assert tokens.tokens_per_second == plain.tokens_per_second == 50
     assert tokens.prefix(1).num_bits == 370
+    empty = replace(tokens, codes=tokens.streams[0][:, None, :0], num_samples=0)
+    assert empty.bitrate_kbps == math.inf
     both = stack(tokens, _with_side("gain", 30))
     assert (sorted(both.side), both.side_bits) == (["gain", "scale"], 350)
     assert both.bitrate_kbps == pytest.approx(0.05 * 2 + 0.35)

@@ -351,6 +351,13 @@ def test_bad_configurations(
         VocosMel(tmp_path)
 
 
+def test_bandwidths_are_whole_codebooks(tmp_path: Path) -> None:
+    text = ENCODEC.replace("1.5, 3.0", "1.5, 3.1")
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"(?s)is no configuration.*multiple of 0\.75"):
+        VocosEncodec(tmp_path, encodec_weights="random")
+
+
 @pytest.mark.parametrize("text", ["", "[1, 2]", "{", "!!python/name:os.system"])
 def test_texts_that_are_no_configuration(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")

@@ -175,8 +175,13 @@ class Tokens:
 
     @property
     def bitrate_kbps(self) -> float:
-        """Kilobits of one clip per second of padded audio, `side_bits` included."""
-        side = self.side_bits / self.padded_duration / 1000 if self.side_bits else 0.0
+        """Kilobits of one clip per second of padded audio, `side_bits` included.
+
+        Infinite if there are side bits and no frame.
+        """
+        seconds, side = self.padded_duration, 0.0
+        if self.side_bits:
+            side = self.side_bits / seconds / 1000 if seconds else math.inf
         return nominal_rates(self.frame_rates, self.codebook_sizes)[1] + side
 
     def prefix(self, num_codebooks: int) -> "Tokens":

@@ -46,7 +46,8 @@ def parse(pairs: Sequence[str] | None) -> dict[str, Any]:
         if key in found:
             raise ValueError(f"--set {key} is given twice, as {found[key]!r} and {value!r}")
         found[key] = value
-    return {key: scalar(value) for key, value in found.items()}
+    # A folder of weights may have a number as its name.
+    return {k: v if k.endswith("weights") else scalar(v) for k, v in found.items()}
 
 
 def build(codec: str, settings: Mapping[str, Any]) -> Any:

@@ -323,7 +323,6 @@ class ResidualVectorQuantizer(Codebooks):
         self._check_depth(codes.shape[1])
         return encoding.add_up(codes.mT, self.tables(), self.codebook_sizes).mT
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch declares no type
     def forward(
         self, z: Tensor, num_codebooks: int | None = None, *, item_codebooks: Tensor | None = None
     ) -> QuantizedResult:
@@ -347,6 +346,14 @@ class ResidualVectorQuantizer(Codebooks):
                 not finite; then nothing has changed.
             RuntimeError: if the quantizer has no codebooks yet, in evaluation mode.
         """
+        quantize = self._quantize
+        if torch.compiler.is_compiling():  # as a decorator it would import the compiler always
+            quantize = torch.compiler.disable(quantize)  # type: ignore[no-untyped-call]
+        return quantize(z, num_codebooks, item_codebooks)
+
+    def _quantize(
+        self, z: Tensor, num_codebooks: int | None, item_codebooks: Tensor | None
+    ) -> QuantizedResult:
         self._check_latents(z)
         depth = self._check_depth(num_codebooks)
         if item_codebooks is None:

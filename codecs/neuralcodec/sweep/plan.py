@@ -155,15 +155,23 @@ def _is_requantized(name: str) -> bool:
         return False
 
 
+def _gives_latents(name: str) -> bool:
+    facts = REGISTRY[name].facts
+    return hasattr(codecs.find(name), "encode_latents") if facts is None else facts.dim is not None
+
+
 def _check(name: str, axes: Axes, own_codebooks: bool) -> None:
     """Raise ValueError if the axes of a codec hold what it cannot have."""
     latent = name.removesuffix(codecs.RVQ_SUFFIX)
     ours = () if own_codebooks else (*requantized.RETIMING, requantized.BEAM)
+    settings = set(axes.settings) - set(ours)
     try:
-        codecs.check_settings(latent, set(axes.settings) - set(ours))
+        if settings:  # a package is imported to ask for its settings, which takes seconds
+            codecs.check_settings(latent, settings)
+        gives_latents = own_codebooks or _gives_latents(latent)
     except ImportError:  # likewise
         return
-    if not own_codebooks and not hasattr(codecs.find(latent), "encode_latents"):
+    if not gives_latents:
         raise ValueError(f"grid.{name}: codec {latent!r} gives no latents to quantize")
     if own_codebooks and axes.codebook_size:
         raise ValueError(

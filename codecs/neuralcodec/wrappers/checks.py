@@ -18,7 +18,7 @@ def check_depth(num_codebooks: int | None, allowed: range | tuple[int, ...]) -> 
     """Give a number of codebooks, by default the most, or raise ValueError if it isn't allowed."""
     if num_codebooks is None:
         return max(allowed)
-    if num_codebooks not in allowed:
+    if type(num_codebooks) is not int or num_codebooks not in allowed:
         these = f"1..{max(allowed)}" if isinstance(allowed, range) else f"one of {[*allowed]}"
         raise ValueError(f"num_codebooks must be {these}, got {num_codebooks}")
     return num_codebooks

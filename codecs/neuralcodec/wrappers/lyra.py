@@ -109,15 +109,22 @@ class _Batch:
         return torch.from_numpy(np.stack(turned))
 
 
+def _check_open(ended: bool) -> None:
+    if ended:
+        raise ValueError("the stream has ended: begin another one")
+
+
 class LyraEncodeStream:
     """An `EncodeStream`; a frame's codes come as soon as its 320 samples are there."""
 
     def __init__(self, encoder: _Batch, quantize: Callable[[Tensor], Tensor]) -> None:
         self._encoder, self._quantize = encoder, quantize
         self._rest: Tensor | None = None  # [B, 1, T], less than a frame
+        self._ended = False
 
     def push(self, wav: Tensor) -> Tensor:
         """Take the next `wav [B, 1, T]`, any T; give the codes `[B, K, frames]` it completes."""
+        _check_open(self._ended)
         check_piece(wav, channels=1)
         if self._rest is not None:
             if len(wav) != len(self._rest):
@@ -129,9 +136,9 @@ class LyraEncodeStream:
 
     def finish(self) -> Tensor:
         """End the audio; give the codes `[B, K, 0 or 1]` of a frame that isn't full."""
-        rest = torch.zeros(1, 1, 0) if self._rest is None else self._rest
-        self._rest = rest[..., :0]
-        return self._codes(rest)
+        _check_open(self._ended)
+        self._ended = True
+        return self._codes(torch.zeros(1, 1, 0) if self._rest is None else self._rest)
 
     def _codes(self, wav: Tensor) -> Tensor:
         return self._quantize(self._encoder(_frames(wav[:, 0])).mT)
@@ -143,15 +150,19 @@ class LyraDecodeStream:
     def __init__(self, decoder: _Batch, dequantize: Callable[[Tensor], Tensor]) -> None:
         self._decoder, self._dequantize = decoder, dequantize
         self._clips = 1
+        self._ended = False
 
     def push(self, codes: Tensor) -> Tensor:
         """Take the next `codes [B, K, frames]`; give wav `[B, 1, 320 * frames]`."""
+        _check_open(self._ended)
         wav = self._decoder(self._dequantize(codes).mT).flatten(1)[:, None]
         self._clips = len(wav)
         return wav
 
     def finish(self) -> Tensor:
         """End the codes; nothing is left to give: `[B, 1, 0]`."""
+        _check_open(self._ended)
+        self._ended = True
         return torch.zeros(self._clips, 1, 0)
 
 

@@ -38,6 +38,11 @@ BEAM = "beam_width"
 """Setting of a requantized codec that its search takes, and not the codec within."""
 
 
+def _check_beam(width: int) -> None:
+    if width < 1:
+        raise ValueError(f"beam_width must be at least 1, got {width}")
+
+
 class Requantized:
     """A `Codec` made of a `LatentCodec` and a residual vector quantizer.
 
@@ -55,8 +60,7 @@ class Requantized:
     ) -> None:
         if rvq.dim != codec.dim:
             raise ValueError(f"{codec.name!r} has latents of dim {codec.dim}, the rvq {rvq.dim}")
-        if beam_width < 1:
-            raise ValueError(f"beam_width must be at least 1, got {beam_width}")
+        _check_beam(beam_width)
         self.codec, self.rvq, self.beam_width = codec, rvq, beam_width
         self.name = codec.name + RVQ_SUFFIX
         self.sample_rate, self.channels = codec.sample_rate, codec.channels
@@ -217,6 +221,7 @@ def load(
     Raises:
         ValueError: if the codec is unknown or gives no latents, or a value is out of range.
     """
+    _check_beam(beam_width)
     codec, found = latent_codec(name, settings), clips(audio)
     fitted_on = [clip.digest() for clip in found]
     described: list[Any] = [name, {key: str(value) for key, value in settings.items()}, fitted_on]

@@ -27,7 +27,7 @@ from vocos.pretrained import Vocos  # noqa: E402
 from vocos.spectral_ops import ISTFT  # noqa: E402
 
 _KBPS_PER_CODEBOOK = 0.75  # of EnCodec at 24 kHz: 75 frames/s of 10 bits
-_Kbps = Annotated[float, Field(ge=_KBPS_PER_CODEBOOK, le=32 * _KBPS_PER_CODEBOOK)]
+_Kbps = Annotated[float, Field(gt=0, le=32 * _KBPS_PER_CODEBOOK, multiple_of=_KBPS_PER_CODEBOOK)]
 _ENCODEC_DIM, _ENCODEC_SIZE, _ENCODEC_HOP = 128, 1024, 320
 
 
