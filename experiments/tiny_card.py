@@ -80,7 +80,7 @@ def main() -> None:
     card = f"""# {recipe.name}
 
 {codec.frame_rate:g} latents a second, {codec.num_codebooks} codebooks of {codec.codebook_sizes[0]}
-entries, {parameters:.2f} M parameters and {shipped.stat().st_size / 1e6:.2f} MB in half precision.
+entries, {parameters:.2f} M parameters. {shipped.stat().st_size / 1e6:.2f} MB: matrices in 8 bits.
 
 | | |
 |---|---|

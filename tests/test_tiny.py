@@ -176,6 +176,15 @@ def saved(path: Path, config: TinyConfig = SMALL) -> TinyModel:
     return model
 
 
+def assert_kept(weight: torch.Tensor, original: torch.Tensor) -> None:
+    """Check that a weight is what its file can hold: 8 bits a value of a matrix, or a half."""
+    if weight.ndim == 2:
+        step = original.abs().amax(dim=1, keepdim=True) / 127
+        assert ((weight - original).abs() <= 0.51 * step).all()
+    else:
+        assert torch.equal(weight, original.half().float())
+
+
 def test_model_comes_back_from_its_file(tmp_path: Path, rng: Generator) -> None:
     model = saved(tmp_path / "m.safetensors")
     codec = Tiny(weights=tmp_path / "m.safetensors")
@@ -183,7 +192,8 @@ def test_model_comes_back_from_its_file(tmp_path: Path, rng: Generator) -> None:
     assert codec.name == "tiny_50hz"
     assert codec.codebook_sizes == (32,) * 4
     for name, parameter in codec.network.named_parameters():
-        assert torch.equal(parameter, dict(model.named_parameters())[name].half().float())
+        assert_kept(parameter, dict(model.named_parameters())[name])
+    assert torch.equal(codec.network.rvq.codebooks, model.rvq.codebooks.half().float())
     wav = torch.randn(1, 1, 4000, generator=rng) * 0.1
     assert codec.decode(codec.encode(wav)).shape == wav.shape
 
@@ -229,7 +239,7 @@ def test_a_model_begins_with_what_fits_of_another(tmp_path: Path) -> None:
     left = checkpoint.begin_with(other, tmp_path / "m.safetensors")
     assert {name.split(".")[1] for name in left} == {"join", "direct", "split"}
     ours, theirs = dict(other.named_parameters()), dict(source.named_parameters())
-    assert torch.equal(ours["decoder.end.weight"], theirs["decoder.end.weight"].half().float())
+    assert_kept(ours["decoder.end.weight"], theirs["decoder.end.weight"])
 
 
 def test_the_registry_has_them() -> None:

@@ -1,4 +1,4 @@
-"""Files of a tiny codec: a model to ship in half precision, a training's state to go on from.
+"""Files of a tiny codec: a model small enough to ship, a training's state to go on from.
 
 Both are safetensors; what is no tensor is JSON in their metadata.
 """
@@ -20,6 +20,7 @@ from neuralcodec.tiny.model import TinyConfig, TinyModel
 
 _NETWORKS = ("encoder.", "decoder.")
 _CODEBOOKS = "codebooks"
+_SCALE = ".scale_of_rows"  # behind the name of a matrix in 8 bits
 
 
 def _open(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -46,6 +47,38 @@ def _write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) 
     write_whole(path, save(kept, {"facts": json.dumps(facts)}))
 
 
+def _packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring matrices to 8 bits, with a scale a row, and all else to half precision.
+
+    Raises:
+        ValueError: if a value does not fit in half precision.
+    """
+    packed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim == 2:
+            scale = (tensor.abs().amax(dim=1) / 127).clamp(min=1e-7).half()
+            packed[name + _SCALE] = scale
+            tensor = tensor / scale.float()[:, None]
+            packed[name] = tensor.round().clamp(-127, 127).to(torch.int8)
+        else:
+            packed[name] = tensor.half()
+    for name, tensor in packed.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} holds values that half precision can't: not written")
+    return packed
+
+
+def _unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo `_packed`; float32."""
+    return {
+        name: tensor.float() * tensors[name + _SCALE].float()[:, None]
+        if tensor.dtype == torch.int8
+        else tensor.float()
+        for name, tensor in tensors.items()
+        if not name.endswith(_SCALE)
+    }
+
+
 def save_model(
     path: Path,
     config: TinyConfig,
@@ -53,7 +86,7 @@ def save_model(
     codebooks: Tensor,
     facts: Mapping[str, Any],
 ) -> None:
-    """Write a model in half precision.
+    """Write a model: matrices in 8 bits, with a scale a row, all else in half precision.
 
     Args:
         path: the file.
@@ -67,11 +100,8 @@ def save_model(
         OSError: if the file can't be written.
     """
     kept = {name: tensor for name, tensor in weights.items() if name.startswith(_NETWORKS)}
-    halves = {name: tensor.half() for name, tensor in {**kept, _CODEBOOKS: codebooks}.items()}
-    for name, half in halves.items():
-        if not torch.isfinite(half).all():
-            raise ValueError(f"{name} holds values that half precision can't: not written")
-    _write(path, halves, {**facts, "config": asdict(config)})
+    packed = _packed({**kept, _CODEBOOKS: codebooks})
+    _write(path, packed, {**facts, "config": asdict(config)})
 
 
 def load_model(path: str | Path) -> tuple[TinyModel, dict[str, Any]]:
@@ -84,10 +114,10 @@ def load_model(path: str | Path) -> tuple[TinyModel, dict[str, Any]]:
     tensors, facts = _open(Path(path))
     try:
         config = TinyConfig(**facts["config"])
-        codebooks = tensors.pop(_CODEBOOKS).float()
+        kept = _unpacked(tensors)
+        codebooks = kept.pop(_CODEBOOKS)
         model = TinyModel(config)
         model.rvq = ResidualVectorQuantizer.from_codebooks(codebooks, frame_rate=config.frame_rate)
-        kept = {name: tensor.float() for name, tensor in tensors.items()}
         missing = model.load_state_dict(kept, strict=False)
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} is no model of a tiny codec: {error}") from error

@@ -126,7 +126,7 @@ class Run:
         self.trainer.processes.wait()
 
     def export(self) -> Path:
-        """Write the averaged model in half precision."""
+        """Write the averaged model."""
         trainer, recipe = self.trainer, self.trainer.recipe
         facts = {
             "name": recipe.name,

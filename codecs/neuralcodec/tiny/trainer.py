@@ -125,6 +125,7 @@ class Trainer:
             ],
             lr=recipe.schedule.learning_rate,
             betas=_BETAS,
+            fused=True,
         )
         weights = dict(recipe.losses)
         self._judge: adversary.Discriminator | None = None
