@@ -25,13 +25,15 @@ METRICS = ["pesq_wb", "stoi", "visqol", "log_mel_distance"]
 LICENCE = "MIT, as the code; the recordings that it learned from have licences of their own"
 
 
-def scores(codec: Tiny, wavs: list[torch.Tensor], depth: int) -> list[float]:
+def scores(
+    codec: Tiny, wavs: list[torch.Tensor], depth: int, metrics: list[str] = METRICS
+) -> list[float]:
     """Mean of each metric over the clips, with `depth` codebooks."""
     found = []
     for wav in wavs:
         estimate = codec.decode(codec.encode(wav[None], depth))
-        given = score(wav, estimate[0], codec.sample_rate, METRICS, kind="speech")
-        found.append([given[name] for name in METRICS])
+        given = score(wav, estimate[0], codec.sample_rate, metrics, kind="speech")
+        found.append([given[name] for name in metrics])
     means: list[float] = torch.tensor(found, dtype=torch.float64).mean(dim=0).tolist()
     return means
 

@@ -231,7 +231,9 @@ class Trainer:
         self.processes.average(gradients)
         if all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
             self._judge_optimizer.step()
-        made, real = self._judge(estimate), self._judge(wav)
+        with torch.no_grad():
+            real = self._judge(wav)
+        made = self._judge(estimate)
         return {
             _ADVERSARIAL: adversary.adversarial_loss(made),
             _FEATURES: adversary.feature_loss(real, made),

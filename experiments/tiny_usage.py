@@ -1,0 +1,72 @@
+"""How much of each codebook the tiny codecs use on ten minutes of speech that they never heard.
+
+    apt-get install asterisk-core-sounds-it-g722 asterisk-core-sounds-ru-g722
+    python experiments/tiny_usage.py
+
+Two voices that no training heard, five minutes of each, coded greedily. An entry counts as used if
+it is in the codes at least once; the entropy, at most 10 bits, tells how evenly. Writes
+`results/tiny/usage.md`.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from reporting import markdown_table, write_text
+
+from neuralcodec import load
+from neuralcodec.audio import mix_down
+from neuralcodec.data import clips
+from neuralcodec.quantize import statistics
+from neuralcodec.registry import REGISTRY
+from neuralcodec.tiny.model import SAMPLE_RATE
+
+SOUNDS = Path("/usr/share/asterisk/sounds")
+VOICES = [SOUNDS / "it_IT_m_Carlo", SOUNDS / "ru_RU_f_IvrvoiceRU"]
+OUT = Path(__file__).parents[1] / "results" / "tiny" / "usage.md"
+
+
+def speech(folder: Path, seconds: float) -> torch.Tensor:
+    """Join the recordings of a folder to wav `[seconds * SAMPLE_RATE]`, in the order of names."""
+    wanted = round(seconds * SAMPLE_RATE)
+    parts, length = [], 0
+    for clip in clips(folder):
+        parts.append(mix_down(clip.read(SAMPLE_RATE)[0])[0])
+        length += len(parts[-1])
+        if length >= wanted:
+            return torch.cat(parts)[:wanted]
+    raise ValueError(f"{folder} must hold {seconds:g} s of speech, it holds {length / SAMPLE_RATE}")
+
+
+def main() -> None:
+    """Code, count and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("folders", nargs="*", type=Path, default=VOICES)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    given = parser.parse_args()
+    each = given.seconds / len(given.folders)
+    wavs = [speech(folder, each) for folder in given.folders]
+    rows = []
+    for name in (name for name in REGISTRY if name.startswith("tiny_")):
+        codec = load(name)
+        codes = [codec.encode(wav[None, None]).codes for wav in wavs]
+        counts = statistics.histogram(codes, codec.codebook_sizes)
+        frames = sum(part.shape[-1] for part in codes)
+        used = statistics.usage(counts, codec.codebook_sizes) * 100
+        rows.append([name, frames, "used, %", *used.tolist()])
+        rows.append([name, frames, "entropy, bits", *statistics.entropy(counts).tolist()])
+    columns = ["codec", "frames", "of each codebook", *map(str, range(1, 9))]
+    voices = ", ".join(folder.name for folder in given.folders)
+    write_text(
+        OUT,
+        [
+            "# Use of the codebooks on speech that was never heard",
+            f"`python experiments/tiny_usage.py`: {given.seconds:g} s of {voices}.",
+            markdown_table(columns, rows),
+        ],
+    )
+    print(OUT.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
