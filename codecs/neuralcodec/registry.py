@@ -123,6 +123,7 @@ def _tiny(frame_rate: float) -> Entry:
 REGISTRY: dict[str, Entry] = {
     "tiny_25hz": _tiny(25.0),
     "tiny_50hz": _tiny(50.0),
+    "tiny_100hz": _tiny(100.0),
     "encodec_24khz": Entry(
         _ENCODEC,
         "Encodec24khz",

@@ -1,0 +1,62 @@
+"""What a decoder gains by learning codebooks that were refitted for another vocabulary.
+
+    python experiments/tiny_vocabulary.py [--audio DIR]
+
+For each vocabulary, codebooks are fitted on the latents of tiny_50hz and its decoder trained on
+them for a short time (`experiments/train/tiny_50hz_decoder.toml`). Scored with the decoder as it
+was and as it is then, on the speech of DIR. Writes `results/three_axes/decoder.md`.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from reporting import markdown_table, write_text
+from tiny_card import scores
+
+from neuralcodec.data import clips
+from neuralcodec.tiny import recipe as recipes
+from neuralcodec.tiny.codec import Tiny
+from neuralcodec.tiny.train import train
+
+ROOT = Path(__file__).parents[1]
+RECIPE = ROOT / "experiments" / "train" / "tiny_50hz_decoder.toml"
+OUT = ROOT / "results" / "three_axes" / "decoder.md"
+SIZES = (64, 256, 1024, 4096)
+DEPTHS = (2, 4, 8)
+METRICS = ["pesq_wb", "stoi", "log_mel_distance"]
+
+
+def main() -> None:
+    """Fit, train, score and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--audio", default="../shared/audio/eval")
+    parser.add_argument("--training", type=Path, default=ROOT / "training", help="for the models")
+    given = parser.parse_args()
+    recipe = recipes.read(RECIPE)
+    wavs = [clip.read(16000)[0] for clip in clips(given.audio) if clip.kind == "speech"]
+    rows = []
+    for size in SIZES:
+        asked = recipe.model_copy(update={"model": replace(recipe.model, codebook_size=size)})
+        path = train(asked, given.training / f"{recipe.name}_{size}", progress=True)
+        learned, frozen = Tiny(weights=path), Tiny(weights=path)
+        frozen.network.decoder.load_state_dict(Tiny("50hz").network.decoder.state_dict())
+        for depth in DEPTHS:
+            for label, codec in (("as it was", frozen), ("trained", learned)):
+                kbps = codec.encode(torch.zeros(1, 1, 16000), depth).bitrate_kbps
+                rows.append([label, size, depth, kbps, *scores(codec, wavs, depth, METRICS)])
+    write_text(
+        OUT,
+        [
+            "# A decoder that learns the codebooks of another vocabulary",
+            f"`python experiments/tiny_vocabulary.py`: {recipe.schedule.steps} steps a vocabulary; "
+            f"greedy codes; means over the speech of `{given.audio}`.",
+            markdown_table(["decoder", "V", "K", "kbit/s", *METRICS], rows),
+        ],
+    )
+    print(OUT.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
