@@ -21,10 +21,16 @@ from neuralcodec.metrics import score
 from neuralcodec.tiny import recipe as recipes
 from neuralcodec.tiny.codec import SHIPPED, Tiny
 from neuralcodec.tiny.corpus import find, seconds_of
+from neuralcodec.tiny.model import SAMPLE_RATE
 from neuralcodec.tiny.train import MODEL
 
 METRICS = ["pesq_wb", "stoi", "visqol", "log_mel_distance"]
 LICENCE = "MIT, as the code; the recordings that it learned from have licences of their own"
+
+
+def speech(audio: str) -> list[torch.Tensor]:
+    """Read the clips of speech of a folder, each `[1, T]`."""
+    return [clip.read(SAMPLE_RATE)[0] for clip in clips(audio) if clip.kind == "speech"]
 
 
 def scores(
@@ -43,10 +49,9 @@ def scores(
 def _row(path: Path, audio: str, depth: int, width: int) -> list[object]:
     torch.set_num_threads(1)
     codec = Tiny(weights=path, beam_width=width)
-    wavs = [clip.read(16000)[0] for clip in clips(audio) if clip.kind == "speech"]
     kbps = depth * 10 * codec.frame_rate / 1000
     search = f"beam {width}" if width > 1 else "greedy"
-    return [f"{depth}, {search}", kbps, *scores(codec, wavs, depth)]
+    return [f"{depth}, {search}", kbps, *scores(codec, speech(audio), depth)]
 
 
 def score_table(path: Path, audio: str) -> str:

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import torch
 from reporting import markdown_table, write_text
-from tiny_card import scores
+from tiny_card import scores, speech
 
-from neuralcodec.data import clips
 from neuralcodec.tiny import recipe as recipes
 from neuralcodec.tiny.codec import Tiny
 from neuralcodec.tiny.train import train
@@ -35,7 +34,7 @@ def main() -> None:
     parser.add_argument("--training", type=Path, default=ROOT / "training", help="for the models")
     given = parser.parse_args()
     recipe = recipes.read(RECIPE)
-    wavs = [clip.read(16000)[0] for clip in clips(given.audio) if clip.kind == "speech"]
+    wavs = speech(given.audio)
     rows = []
     for size in SIZES:
         asked = recipe.model_copy(update={"model": replace(recipe.model, codebook_size=size)})
