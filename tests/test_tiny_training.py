@@ -29,7 +29,7 @@ from neuralcodec.tiny.discriminator import (
     discriminator_loss,
     feature_loss,
 )
-from neuralcodec.tiny.losses import LOSSES
+from neuralcodec.tiny.losses import LOSSES, _spectra
 from neuralcodec.tiny.processes import Processes
 from neuralcodec.tiny.recipe import Recipe
 from neuralcodec.tiny.trainer import Diverged, Trainer, add_noise
@@ -453,6 +453,12 @@ def test_losses_rise_with_noise_and_have_a_finite_gradient(
     silence = torch.zeros_like(speech)
     assert math.isfinite(float(loss(silence, speech)))
     assert math.isfinite(float(loss(silence, silence)))
+
+
+@pytest.mark.parametrize("length", [96, 100])  # whole hops of 16 samples, and not
+def test_the_gradient_of_spectra_is_that_of_finite_differences(length: int, rng: Generator) -> None:
+    wav = torch.randn(2, length, generator=rng, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda wav: _spectra(wav, 32), (wav,))
 
 
 def test_loudness_hears_what_is_added_more_than_what_is_missing(speech: Tensor) -> None:
