@@ -29,11 +29,12 @@ SIZES = [
     replace(SMALL, frame_rate=rate, causal=causal)
     for rate in (12.5, 25.0, 50.0, 100.0)
     for causal in (False, True)
-]
+] + [replace(SMALL, frame_rate=25.0, trunk_rate=trunk) for trunk in (50.0, 100.0)]
 
 
 def ids(config: TinyConfig) -> str:
-    return f"{config.frame_rate:g}hz{'_causal' * config.causal}"
+    trunk = "" if config.trunk_rate is None else f"_of_{config.trunk_rate:g}"
+    return f"{config.frame_rate:g}hz{trunk}{'_causal' * config.causal}"
 
 
 def build(config: TinyConfig, seed: int = 0) -> TinyModel:
@@ -161,6 +162,8 @@ def test_shipped_sizes_are_small() -> None:
     [
         ({"frame_rate": 75.0}, "frame_rate must divide 100 Hz, .* got 75"),
         ({"frame_rate": 0.0}, "frame_rate must divide 100 Hz, .* got 0"),
+        ({"trunk_rate": 75.0}, "trunk_rate must divide 100 Hz .* the frame rate, 50 Hz, got 75"),
+        ({"trunk_rate": 25.0}, "be a multiple of the frame rate, 50 Hz, got 25"),
         ({"kernel_size": 4}, "kernel_size must be odd, got 4"),
         ({"width": 0}, "width must be at least 1, got 0"),
     ],
@@ -240,6 +243,20 @@ def test_a_model_begins_with_what_fits_of_another(tmp_path: Path) -> None:
     assert {name.split(".")[1] for name in left} == {"join", "direct", "split"}
     ours, theirs = dict(other.named_parameters()), dict(source.named_parameters())
     assert_kept(ours["decoder.end.weight"], theirs["decoder.end.weight"])
+
+
+def test_stacked_latents_begin_as_those_of_another_model_side_by_side(
+    tmp_path: Path, rng: Generator
+) -> None:
+    saved(tmp_path / "m.safetensors", replace(SMALL, frame_rate=100.0))
+    source, _ = checkpoint.load_model(tmp_path / "m.safetensors")
+    stacked = build(replace(SMALL, frame_rate=25.0, trunk_rate=100.0, dim=32), seed=5)
+    assert checkpoint.begin_with(stacked, tmp_path / "m.safetensors") == []
+    wav = 0.1 * torch.randn(1, 16000, generator=rng)
+    with torch.inference_mode():
+        z, latents = stacked.eval().encoder(wav), source.encoder(wav)
+        assert torch.allclose(z.mT.reshape(1, -1, 8), latents.mT, atol=1e-5)
+        assert torch.allclose(stacked.decoder(z), source.decoder(latents), atol=1e-5)
 
 
 def test_the_registry_has_them() -> None:

@@ -109,21 +109,21 @@ def _snac(
     )
 
 
-def _tiny(frame_rate: float) -> Entry:
+def _tiny(frame_rate: float, dim: int) -> Entry:
     return Entry(
         "neuralcodec.tiny.codec",
         "Tiny",
         None,
         f"our own at {frame_rate:g} Hz, trained on speech; comes along",
         fixed={"model": f"{frame_rate:g}hz"},
-        facts=Facts(16000, 1, (frame_rate,) * 8, (1024,) * 8, False, dim=32),
+        facts=Facts(16000, 1, (frame_rate,) * 8, (1024,) * 8, False, dim=dim),
     )
 
 
 REGISTRY: dict[str, Entry] = {
-    "tiny_25hz": _tiny(25.0),
-    "tiny_50hz": _tiny(50.0),
-    "tiny_100hz": _tiny(100.0),
+    "tiny_25hz": _tiny(25.0, 128),
+    "tiny_50hz": _tiny(50.0, 64),
+    "tiny_100hz": _tiny(100.0, 32),
     "encodec_24khz": Entry(
         _ENCODEC,
         "Encodec24khz",

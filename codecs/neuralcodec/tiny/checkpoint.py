@@ -19,6 +19,7 @@ from neuralcodec.quantize import ResidualVectorQuantizer
 from neuralcodec.tiny.model import TinyConfig, TinyModel
 
 _NETWORKS = ("encoder.", "decoder.")
+_STACKED = ("encoder.end", "encoder.direct", "decoder.begin")
 _CODEBOOKS = "codebooks"
 _SCALE = ".scale_of_rows"  # behind the name of a matrix in 8 bits
 
@@ -130,15 +131,33 @@ def load_model(path: str | Path) -> tuple[TinyModel, dict[str, Any]]:
     return model.eval(), facts
 
 
+def _stacked(name: str, weight: Tensor, count: int) -> Tensor:
+    """Make of a layer that makes or reads a latent one for `count` latents in one."""
+    if not name.startswith(_STACKED):
+        return weight
+    if weight.ndim == 1:
+        return weight.repeat(count)
+    stacked: Tensor = torch.block_diag(*[weight] * count)  # type: ignore[no-untyped-call]
+    return stacked
+
+
 def begin_with(model: TinyModel, path: str | Path) -> list[str]:
     """Take from another model all weights whose name and shape fit; give the names of those left.
+
+    A model that stacks as many times the latents, and has as many times their width, begins with
+    the other's latents side by side.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no model, or none of its weights fit.
     """
     other, _ = load_model(path)
-    theirs = {k: v for k, v in other.state_dict().items() if k.startswith(_NETWORKS)}
+    count = max(model.config.stack // other.config.stack, 1)
+    theirs = {
+        name: _stacked(name, weight, count)
+        for name, weight in other.state_dict().items()
+        if name.startswith(_NETWORKS)
+    }
     ours = {k: v for k, v in model.state_dict().items() if k.startswith(_NETWORKS)}
     fitting = {k: v for k, v in theirs.items() if k in ours and ours[k].shape == v.shape}
     if not fitting:

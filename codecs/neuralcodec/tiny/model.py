@@ -1,8 +1,8 @@
 """The network of the tiny codec: spectra to latents, latents to spectra.
 
 Analysis and synthesis work at 100 Hz on complex spectra, compressed as loudness is. Between them
-`100 / frame_rate` frames are folded into one, and the bulk of the network works at the frame rate
-of the latents, so that fewer latents cost less computing too. Blocks and inverse STFT follow Vocos
+frames are folded into one twice: before the bulk of the network, the trunk, so that it costs less,
+and behind it, so that there are fewer latents. Blocks and inverse STFT follow Vocos
 (Siuzdak 2023, arXiv:2306.00814), real and imaginary parts in place of magnitude and phase.
 """
 
@@ -31,11 +31,14 @@ class TinyConfig:
 
     Attributes:
         frame_rate: latents a second, Hz; divides 100.
+        trunk_rate: frames a second of the bulk of the network, Hz; a multiple of `frame_rate` that
+            divides 100. Default `frame_rate`, which is the cheapest; at 100 Hz latents of several
+            frame rates can begin with one trained network.
         num_codebooks: K.
         codebook_size: V.
         dim: D, width of a latent.
-        width: channels at the frame rate.
-        encoder_depth: blocks at the frame rate before the quantizer.
+        width: channels of the trunk.
+        encoder_depth: blocks of the trunk before the quantizer.
         decoder_depth: and behind it.
         fine_width: channels at 100 Hz.
         fine_encoder_depth: blocks at 100 Hz before the quantizer.
@@ -45,7 +48,8 @@ class TinyConfig:
         causal: whether latents depend on no audio behind their own frame.
 
     Raises:
-        ValueError: if `frame_rate` does not divide 100, a size is below 1 or the kernel even.
+        ValueError: if a rate does not divide 100 or `trunk_rate`, a size is below 1 or the kernel
+            even.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -63,6 +67,7 @@ class TinyConfig:
     expansion: int = 3
     kernel_size: int = 7
     causal: bool = False
+    trunk_rate: float | None = None
 
     def __post_init__(self) -> None:
         if not self.frame_rate > 0 or _FINE_RATE % self.frame_rate:
@@ -70,8 +75,14 @@ class TinyConfig:
                 f"frame_rate must divide {_FINE_RATE} Hz, as 12.5, 25, 50 and 100 do, "
                 f"got {self.frame_rate:g}"
             )
+        trunk = self.frame_rate if self.trunk_rate is None else self.trunk_rate
+        if not trunk > 0 or _FINE_RATE % trunk or trunk % self.frame_rate:
+            raise ValueError(
+                f"trunk_rate must divide {_FINE_RATE} Hz and be a multiple of the frame rate, "
+                f"{self.frame_rate:g} Hz, got {trunk:g}"
+            )
         for name, value in vars(self).items():
-            if name not in {"frame_rate", "causal"} and value < 1:
+            if name not in {"frame_rate", "causal", "trunk_rate"} and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {self.kernel_size}")
@@ -80,6 +91,16 @@ class TinyConfig:
     def fold(self) -> int:
         """Frames at 100 Hz that become one latent."""
         return round(_FINE_RATE / self.frame_rate)
+
+    @property
+    def stack(self) -> int:
+        """Frames of the trunk that become one latent."""
+        return 1 if self.trunk_rate is None else round(self.trunk_rate / self.frame_rate)
+
+    @property
+    def trunk_fold(self) -> int:
+        """Frames at 100 Hz that become one of the trunk."""
+        return self.fold // self.stack
 
     @property
     def hop_length(self) -> int:
@@ -96,14 +117,16 @@ class TinyConfig:
         """Latents on either side that a latent's audio can reach."""
         reach = self.kernel_size // 2 if not self.causal else self.kernel_size - 1
         fine = 1 + reach * self.fine_encoder_depth
-        return reach * self.encoder_depth + math.ceil(fine / self.fold)
+        trunk = reach * self.encoder_depth + math.ceil(fine / self.trunk_fold)
+        return math.ceil(trunk / self.stack)
 
     @property
     def decode_context(self) -> int:
         """Latents on either side that a latent's audio depends on."""
         reach = self.kernel_size // 2 if not self.causal else self.kernel_size - 1
         fine = 1 + reach * self.fine_decoder_depth
-        return reach * self.decoder_depth + math.ceil(fine / self.fold)
+        trunk = reach * self.decoder_depth + math.ceil(fine / self.trunk_fold)
+        return math.ceil(trunk / self.stack)
 
     @property
     def delay(self) -> Fraction:
@@ -138,10 +161,10 @@ class Encoder(nn.Module):
         fine, width = config.fine_width, config.width
         self.begin = nn.Linear(3 * BINS, fine)
         self.fine = _blocks(config, fine, fine_depth, others=depth)
-        self.join = nn.Linear(fine * config.fold, width)
+        self.join = nn.Linear(fine * config.trunk_fold, width)
         self.coarse = _blocks(config, width, depth, others=fine_depth)
         self.norm = nn.LayerNorm(width)
-        self.end = nn.Linear(width, config.dim)
+        self.end = nn.Linear(width * config.stack, config.dim)
         self.direct = nn.Linear(2 * BINS * config.fold, config.dim)
 
     def forward(self, wav: Tensor) -> Tensor:
@@ -152,8 +175,9 @@ class Encoder(nn.Module):
         small = compress(spectra)
         parts = torch.cat([small.real, small.imag], dim=-1)
         x = self.begin(torch.cat([parts, (power + _LOUD).log() / 4 + 1], dim=-1))
-        x = self.coarse(self.join(fold_time(self.fine(x), config.fold)))
-        z: Tensor = self.end(self.norm(x)) + self.direct(fold_time(parts, config.fold))
+        x = self.norm(self.coarse(self.join(fold_time(self.fine(x), config.trunk_fold))))
+        direct = self.direct(fold_time(parts, config.fold))
+        z: Tensor = self.end(fold_time(x, config.stack)) + direct
         return z.mT
 
 
@@ -165,9 +189,9 @@ class Decoder(nn.Module):
         self.config = config
         depth, fine_depth = config.decoder_depth, config.fine_decoder_depth
         fine, width = config.fine_width, config.width
-        self.begin = nn.Linear(config.dim, width)
+        self.begin = nn.Linear(config.dim, width * config.stack)
         self.coarse = _blocks(config, width, depth, others=fine_depth)
-        self.split = nn.Linear(width, fine * config.fold)
+        self.split = nn.Linear(width, fine * config.trunk_fold)
         self.fine = _blocks(config, fine, fine_depth, others=depth)
         self.norm = nn.LayerNorm(fine)
         self.end = nn.Linear(fine, 2 * BINS)
@@ -179,7 +203,8 @@ class Decoder(nn.Module):
         config = self.config
         if config.causal:  # the last spectrum needs one behind it, to overlap with
             z = torch.cat([z, z[..., -1:]], dim=-1)
-        x = unfold_time(self.split(self.coarse(self.begin(z.mT))), config.fold)
+        x = self.coarse(unfold_time(self.begin(z.mT), config.stack))
+        x = unfold_time(self.split(x), config.trunk_fold)
         real, imaginary = self.end(self.norm(self.fine(x))).float().chunk(2, dim=-1)
         wav = synthesise(expand(real, imaginary), lead=config.lead)
         return wav[:, : -config.hop_length] if config.causal else wav
