@@ -121,8 +121,8 @@ def _tiny(frame_rate: float, dim: int) -> Entry:
 
 
 REGISTRY: dict[str, Entry] = {
-    "tiny_25hz": _tiny(25.0, 32),
-    "tiny_50hz": _tiny(50.0, 32),
+    "tiny_25hz": _tiny(25.0, 128),
+    "tiny_50hz": _tiny(50.0, 64),
     "tiny_100hz": _tiny(100.0, 32),
     "encodec_24khz": Entry(
         _ENCODEC,
