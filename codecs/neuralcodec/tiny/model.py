@@ -75,7 +75,7 @@ class TinyConfig:
                 f"frame_rate must divide {_FINE_RATE} Hz, as 12.5, 25, 50 and 100 do, "
                 f"got {self.frame_rate:g}"
             )
-        trunk = self.frame_rate if self.trunk_rate is None else self.trunk_rate
+        trunk = self._trunk_rate
         if not trunk > 0 or _FINE_RATE % trunk or trunk % self.frame_rate:
             raise ValueError(
                 f"trunk_rate must divide {_FINE_RATE} Hz and be a multiple of the frame rate, "
@@ -95,12 +95,16 @@ class TinyConfig:
     @property
     def stack(self) -> int:
         """Frames of the trunk that become one latent."""
-        return 1 if self.trunk_rate is None else round(self.trunk_rate / self.frame_rate)
+        return round(self._trunk_rate / self.frame_rate)
 
     @property
     def trunk_fold(self) -> int:
         """Frames at 100 Hz that become one of the trunk."""
-        return self.fold // self.stack
+        return round(_FINE_RATE / self._trunk_rate)
+
+    @property
+    def _trunk_rate(self) -> float:
+        return self.frame_rate if self.trunk_rate is None else self.trunk_rate
 
     @property
     def hop_length(self) -> int:
@@ -115,17 +119,16 @@ class TinyConfig:
     @property
     def encode_context(self) -> int:
         """Latents on either side that a latent's audio can reach."""
-        reach = self.kernel_size // 2 if not self.causal else self.kernel_size - 1
-        fine = 1 + reach * self.fine_encoder_depth
-        trunk = reach * self.encoder_depth + math.ceil(fine / self.trunk_fold)
-        return math.ceil(trunk / self.stack)
+        return self._context(self.encoder_depth, self.fine_encoder_depth)
 
     @property
     def decode_context(self) -> int:
         """Latents on either side that a latent's audio depends on."""
+        return self._context(self.decoder_depth, self.fine_decoder_depth)
+
+    def _context(self, depth: int, fine_depth: int) -> int:
         reach = self.kernel_size // 2 if not self.causal else self.kernel_size - 1
-        fine = 1 + reach * self.fine_decoder_depth
-        trunk = reach * self.decoder_depth + math.ceil(fine / self.trunk_fold)
+        trunk = reach * depth + math.ceil((1 + reach * fine_depth) / self.trunk_fold)
         return math.ceil(trunk / self.stack)
 
     @property
