@@ -271,6 +271,21 @@ def test_one_encode_serves_all_depths(
     assert [row["tokens_per_second"] for row in rows] == [100, 200, 300]
 
 
+def test_codes_found_with_a_beam_are_encoded_for_each_depth(
+    write_sweep: WriteSweep, tmp_path: Path, one_thread: None
+) -> None:
+    grid = "[grid.tiny_50hz]\nbeam_width = 4\nnum_codebooks = [2, 8, 9]\n"
+    (job, *_) = make(read(write_sweep(grid))).jobs
+    rows = [row for _, row in run_job(job, tmp_path)]
+    codec = load("tiny_50hz", beam_width=4)
+    wav, rate = job.clip.read(16000)
+    estimate = codec.decode(codec.encode(wav[None], 2))[0]
+    scores = score(wav, estimate, rate, metrics=["log_mel_distance"], kind=job.clip.kind)
+    assert rows[0]["log_mel_distance"] == pytest.approx(scores["log_mel_distance"], rel=1e-6)
+    assert [row["status"] for row in rows] == ["ok", "ok", "failed"]
+    assert "9" in rows[2]["reason"]
+
+
 def test_one_fit_serves_all_depths_and_clips(
     write_sweep: WriteSweep, in_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,7 +59,8 @@ class Axes(BaseModel):
     """The axes of one codec, each a value or a list of values; points are all combinations.
 
     Attributes:
-        num_codebooks: K; all prefixes come from one encode. Default: all that the codec has.
+        num_codebooks: K; all prefixes come from one encode, unless codes are found with a beam,
+            which are not nested. Default: all that the codec has.
         codebook_size: V; for codecs whose latents are quantized by our quantizer.
         settings: those of the codec, by name.
         label: under which the points are drawn; None for the name of the codec.

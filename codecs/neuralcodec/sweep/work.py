@@ -122,28 +122,46 @@ def _score(job: Job, reference: Tensor, estimate: Tensor) -> tuple[dict[str, flo
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A clip after one encode, ready for every depth that it holds."""
+    """A clip after one encode, at the largest depth that is wanted."""
 
     codec: codecs.Codec
-    reference: Tensor  # [1, T] at the sweep's sample rate
+    nested: bool  # whether a prefix of the tokens is what the codec gives for that depth
+    wav: Tensor  # [1, C, T] at the codec's sample rate
+    reference: Tensor  # [1, T] at the sweep's
     tokens: Tokens
     seconds: float  # that the encode took
+
+    def at(self, depth: int | None) -> tuple[Tokens, float]:
+        """Give the tokens of a depth, and the seconds that their encode took."""
+        held = self.tokens.num_codebooks
+        if depth in (None, held):
+            return self.tokens, self.seconds
+        if self.nested or depth > held:  # beyond what it holds: an error that says so
+            return self.tokens.prefix(depth), self.seconds
+        return _timed(self.codec, self.wav, depth)
+
+
+def _timed(codec: codecs.Codec, wav: Tensor, depth: int | None) -> tuple[Tokens, float]:
+    start = time.perf_counter()
+    tokens = codec.encode(wav, depth)
+    return tokens, time.perf_counter() - start
 
 
 def _encode(job: Job, folder: Path) -> _Encoded:
     """Encode once, at the largest depth that is wanted and that the codec has."""
     codec = _load(job.setup, folder)
     reference, _ = job.clip.read(job.base.sample_rate)
-    wav, _ = job.clip.read(codec.sample_rate)
+    mono, _ = job.clip.read(codec.sample_rate)
+    wav = mono.expand(codec.channels, -1)[None]
     possible = [depth for depth, _ in job.points if depth and depth <= codec.num_codebooks]
-    start = time.perf_counter()
-    tokens = codec.encode(wav.expand(codec.channels, -1)[None], max(possible, default=None))
-    return _Encoded(codec, reference, tokens, time.perf_counter() - start)
+    nested = int(dict(job.setup.settings).get(requantized.BEAM, 1)) == 1
+    tokens, seconds = _timed(codec, wav, max(possible, default=None))
+    return _Encoded(codec, nested, wav, reference, tokens, seconds)
 
 
 def _row(job: Job, encoded: _Encoded, depth: int | None) -> Row:
-    """Decode a prefix of the tokens and score it. Several channels are mixed down for scoring."""
-    tokens = encoded.tokens if depth is None else encoded.tokens.prefix(depth)
+    """Decode the tokens of a depth and score them. Several channels are mixed down for scoring."""
+    tokens, encoding = encoded.at(depth)
     start = time.perf_counter()
     decoded = encoded.codec.decode(tokens)
     seconds = time.perf_counter() - start
@@ -155,7 +173,7 @@ def _row(job: Job, encoded: _Encoded, depth: int | None) -> Row:
     return {
         **_measured(tokens),
         **scores,
-        "encode_rtf": encoded.seconds / tokens.duration,
+        "encode_rtf": encoding / tokens.duration,
         "decode_rtf": seconds / tokens.duration,
         "status": "ok",
         "reason": reason,
