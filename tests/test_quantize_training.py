@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor, nn
 
 from neuralcodec.quantize import QuantizedResult, ResidualVectorQuantizer, Training
-from neuralcodec.quantize.gradient import rotation, straight_through
+from neuralcodec.quantize.gradient import (
+    Gradient,
+    noise_substitution,
+    rotation,
+    straight_through,
+)
 from neuralcodec.quantize.statistics import entropy, usage
 
 AT_ONCE = Training(start_vectors=1)  # the first batch of V vectors or more is the whole start
@@ -159,6 +164,49 @@ def test_rotation_reaches_the_module(rng: Generator) -> None:
     (arrived,) = torch.autograd.grad(result.quantized.sum(), z)
     ratio = result.quantized.norm(dim=1) / z.norm(dim=1)
     assert torch.allclose(arrived.norm(dim=1), 2 * ratio, rtol=1e-4)  # |(1, 1, 1, 1)| = 2
+
+
+def test_noise_takes_the_length_of_the_error_in_training_alone(rng: Generator) -> None:
+    z = torch.randn(2, 4, 50, generator=rng)
+    rvq = trained(z, replace(AT_ONCE, gradient="noise_substitution"))
+    z.requires_grad_()
+    torch.manual_seed(1)
+    before = ResidualVectorQuantizer.from_codebooks(rvq.codebooks.clone())
+    result = rvq(z)
+    error = before.decode(result.codes) - z
+    assert torch.allclose((result.quantized - z).norm(dim=1), error.norm(dim=1), atol=1e-4)
+    assert not torch.allclose(result.quantized, before.decode(result.codes), atol=0.1)
+    torch.manual_seed(1)
+    copy = ResidualVectorQuantizer.from_codebooks(before.codebooks, training=rvq.options)
+    assert torch.equal(copy(z).quantized, result.quantized)
+    found = rvq.eval()(z)
+    assert torch.equal(found.quantized, rvq.decode(found.codes))
+    on_entries = rvq.codebooks[0, :5].clone().requires_grad_()
+    noise_substitution(on_entries, on_entries.detach()).sum().backward()  # type: ignore[no-untyped-call]
+    assert on_entries.grad is not None
+    assert torch.isfinite(on_entries.grad).all()
+
+
+@pytest.mark.parametrize("gradient", ["straight_through", "noise_substitution"])
+def test_noise_draws_together_what_does_not_matter(gradient: Gradient, rng: Generator) -> None:
+    x = torch.randn(1, 2, 4000, generator=rng)
+    rvq = ResidualVectorQuantizer(2, 1, 16, training=replace(AT_ONCE, gradient=gradient))
+    rvq.fit(x)
+    scale = torch.ones(2, requires_grad=True)
+    quantized = rvq(scale[:, None] * x).quantized
+    (quantized[:, 0] / scale[0].detach() - x[:, 0]).square().mean().backward()
+    assert scale.grad is not None
+    if gradient == "straight_through":
+        assert scale.grad[1] == 0
+    else:
+        assert scale.grad[1] > 0.01
+
+
+def test_noise_is_not_for_projections_of_each_level() -> None:
+    training = Training(gradient="noise_substitution")
+    with pytest.raises(ValueError, match="projection='shared' or none, got 'level'"):
+        ResidualVectorQuantizer(4, 2, 8, codebook_dim=2, training=training)
+    ResidualVectorQuantizer(4, 2, 8, codebook_dim=2, projection="shared", training=training)
 
 
 def test_commitment_loss_is_the_mean_error_of_the_prefixes_and_pulls_to_them(

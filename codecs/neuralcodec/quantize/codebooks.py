@@ -77,6 +77,9 @@ class Codebooks(nn.Module):
             raise ValueError(f"projection must be 'level' or 'shared', got {projection!r}")
         if metric not in get_args(Metric):
             raise ValueError(f"metric must be one of {get_args(Metric)}, got {metric!r}")
+        by_level = codebook_dim is not None and projection == "level"
+        if by_level and training.gradient == "noise_substitution":
+            raise ValueError("noise_substitution needs projection='shared' or none, got 'level'")
         if frame_rate is not None and not frame_rate > 0:
             raise ValueError(f"frame_rate must be above 0, got {frame_rate}")
         super().__init__()
@@ -85,7 +88,7 @@ class Codebooks(nn.Module):
         self.frame_rate, self.options = frame_rate, training
         self.project_in: Projection | None = None
         self.project_out: Projection | None = None
-        self._by_level = codebook_dim is not None and projection == "level"
+        self._by_level = by_level
         if codebook_dim is not None:
             count = num_codebooks if self._by_level else 1
             self.project_in = Projection(count, dim, inner)

@@ -1,8 +1,9 @@
 """Gradients through a quantizer: what the encoder is told, and how levels hang together.
 
 The nearest entry has no useful derivative in the vector it replaces. An estimator puts one in its
-place and leaves the value alone: straight-through (Bengio et al. 2013, arXiv:1308.3432; van den
-Oord et al. 2017, arXiv:1711.00937) or the rotation trick (Fifty et al. 2024, arXiv:2410.06424).
+place. Straight-through (Bengio et al. 2013, arXiv:1308.3432; van den Oord et al. 2017,
+arXiv:1711.00937) and the rotation trick (Fifty et al. 2024, arXiv:2410.06424) leave the value
+alone; noise substitution (Vali and Bäckström 2022, IEEE Access 10) changes it too.
 """
 
 from collections.abc import Callable
@@ -14,10 +15,11 @@ from torch.nn import functional
 
 from neuralcodec.quantize.projection import Projection
 
-Gradient = Literal["straight_through", "rotation"]
+Gradient = Literal["straight_through", "rotation", "noise_substitution"]
 Estimator = Callable[[Tensor, Tensor], Tensor]
 
 _OPPOSITE = 1e-3  # |a + b| of unit vectors below which float32 doesn't give its direction well
+_TINY = 1e-12  # of a squared length, so that its root has a finite gradient at zero
 _SMALL = 1e-6  # a length below this part of the other's counts as zero
 
 
@@ -63,10 +65,35 @@ def rotation(vectors: Tensor, quantized: Tensor) -> Tensor:
     return straight_through(torch.where(defined, turned, vectors), quantized)
 
 
+def noise_substitution(vectors: Tensor, quantized: Tensor) -> Tensor:
+    """Give the vectors with noise in the place of their quantization error, as long as it is.
+
+    Vali and Bäckström 2022, equation 4: vectors + |vectors - quantized| n / |n|, with n drawn from
+    torch's global random numbers. The length of the error has a gradient. So what the noise spoils
+    moves vectors towards their entries; and in directions that matter little to what follows they
+    are drawn together, for there they make the error long and gain nothing. The other estimators
+    don't teach that. It is for training alone: what follows never sees the entries themselves, and
+    has to learn them in the end, with the codebooks and all before them kept as they are.
+
+    Args:
+        vectors: `[..., D]`, float.
+        quantized: `[..., D]`, same type.
+    """
+    noise = functional.normalize(torch.randn_like(vectors), dim=-1)
+    error = (vectors - quantized.detach()).square().sum(dim=-1, keepdim=True)
+    return vectors + (error + _TINY).sqrt() * noise
+
+
 ESTIMATORS: dict[Gradient, Estimator] = {
     "straight_through": straight_through,
     "rotation": rotation,
+    "noise_substitution": noise_substitution,
 }
+
+
+def exact(gradient: Gradient) -> Gradient:
+    """Give the estimator itself if it leaves values alone, else straight-through in its place."""
+    return "straight_through" if gradient == "noise_substitution" else gradient
 
 
 class Chain(NamedTuple):

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from neuralcodec.quantize import encoding
 from neuralcodec.quantize.codebooks import DEFAULTS, Codebooks
 from neuralcodec.quantize.fitting import Progress, refine, sample_size
-from neuralcodec.quantize.gradient import chain, level_loss
+from neuralcodec.quantize.gradient import chain, exact, level_loss
 from neuralcodec.quantize.lookup import Books, Metric
 from neuralcodec.quantize.result import QuantizedResult, bitrate_kbps
 from neuralcodec.quantize.sampling import Sample, chunks
@@ -338,8 +338,9 @@ class ResidualVectorQuantizer(Codebooks):
                 them, or in training as quantizer dropout draws.
 
         Returns:
-            QuantizedResult: `quantized` has the gradient of `z` that `training` chose. In
-            evaluation mode it is `decode(encode(z))`.
+            QuantizedResult: `quantized` has the gradient of `z` that `training` chose, and with
+            "noise_substitution" in training also values of its own. In evaluation mode it is
+            `decode(encode(z))`.
 
         Raises:
             ValueError: if a number of levels is out of range, D differs from `dim`, or a value is
@@ -373,7 +374,7 @@ class ResidualVectorQuantizer(Codebooks):
                 codes,
                 self.codebooks.float(),
                 mask,
-                gradient=self.options.gradient,
+                gradient=self.options.gradient if self.training else exact(self.options.gradient),
                 project_in=self.project_in,
                 project_out=self.project_out,
                 by_level=self._by_level,

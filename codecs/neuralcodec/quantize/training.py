@@ -27,7 +27,8 @@ class Training:
             moves onto a random vector of the batch; 0: never. In batches so small that a tenth of
             the mean count is less than this, that tenth is the threshold, or every entry would be
             dead.
-        gradient: what the encoder is told, "straight_through" or "rotation".
+        gradient: what the encoder is told, "straight_through", "rotation" or
+            "noise_substitution", see `gradient`; the last not with projections "level".
         quantizer_dropout: chance that an item of a batch uses a random number of levels, uniform
             in 1..K, instead of all (Zeghidour et al. 2021, section III-C); 0..1.
         start_vectors: vectors an entry that are collected from the first batches for a k-means
