@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pystoi
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -30,8 +31,10 @@ from neuralcodec.tiny.discriminator import (
     feature_loss,
 )
 from neuralcodec.tiny.losses import LOSSES, _spectra
+from neuralcodec.tiny.model import TinyConfig, TinyModel
+from neuralcodec.tiny.optimizers import optimizers
 from neuralcodec.tiny.processes import Processes
-from neuralcodec.tiny.recipe import Recipe
+from neuralcodec.tiny.recipe import Recipe, Schedule
 from neuralcodec.tiny.trainer import Diverged, Trainer, add_noise
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -115,10 +118,13 @@ def command(file: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "neuralcodec", "train", str(file), "--out", str(out)]
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_killed_training_goes_on_with_the_curve_of_an_unbroken_one(
-    tmp_path: Path, speakers: Path
+    optimizer: str, tmp_path: Path, speakers: Path
 ) -> None:
     file = write(tmp_path, speakers, steps=24, more=ADVERSARY)
+    text = file.read_text().replace("warmup = 4", f'warmup = 4\noptimizer = "{optimizer}"')
+    file.write_text(text)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     broken = tmp_path / "broken"
     running = subprocess.Popen(command(file, broken), env=environment, stdout=subprocess.DEVNULL)
@@ -468,6 +474,31 @@ def test_loudness_hears_what_is_added_more_than_what_is_missing(speech: Tensor) 
     assert loss(4 * speech, 4 * (speech + hiss)) == pytest.approx(
         float(loss(speech, speech + hiss)), rel=1e-3
     )
+
+
+def test_envelope_loss_is_what_stoi_measures(speech: Tensor, rng: Generator) -> None:
+    noise = torch.randn(speech.shape, generator=rng)
+    for level in (0.003, 0.03):
+        estimate = speech + level * noise
+        measured = 1 - pystoi.stoi(speech[0].numpy(), estimate[0].numpy(), 16000)
+        assert float(LOSSES["envelope"](speech, estimate)) == pytest.approx(measured, rel=0.35)
+    louder = LOSSES["envelope"](speech, 3 * estimate)
+    assert float(louder) == pytest.approx(float(LOSSES["envelope"](speech, estimate)), rel=1e-3)
+    with pytest.raises(ValueError, match=r"needs 0\.4 s of audio, got 0\.2 s"):
+        LOSSES["envelope"](speech[:, :3200], speech[:, :3200])
+
+
+def test_muon_takes_the_matrices_inside_and_adamw_the_rest() -> None:
+    model = TinyModel(TinyConfig(frame_rate=25, dim=6, width=12, fine_width=8))
+    both = optimizers(model, Schedule(steps=1, optimizer="muon"))
+    counts = {
+        name: [p.ndim for group in each.param_groups for p in group["params"]]
+        for name, each in both.items()
+    }
+    blocks = 3 + 4 + 1 + 2
+    assert counts["muon"] == [2] * (2 * blocks + 2)
+    assert len(counts["muon"]) + len(counts["optimizer"]) == len(list(model.parameters()))
+    assert list(optimizers(model, Schedule(steps=1))) == ["optimizer"]
 
 
 def test_balanced_gradients_keep_to_their_weights(rng: Generator) -> None:

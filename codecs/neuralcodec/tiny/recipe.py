@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from neuralcodec import settings_file
 from neuralcodec.names import unknown
+from neuralcodec.quantize.gradient import Gradient
 from neuralcodec.tiny.corpus import Augmentation, Source
 from neuralcodec.tiny.losses import LOSSES
 from neuralcodec.tiny.model import TinyConfig
@@ -54,8 +55,10 @@ class Schedule(_Table):
         quantize_from: first step with a quantizer.
         freeze_from: first step with a frozen encoder and codebooks; None: never.
         warmup: steps in which the learning rate rises to `learning_rate`.
-        learning_rate: of AdamW, from which a cosine falls to a hundredth of it.
-        weight_decay: of AdamW, of matrices.
+        optimizer: "adamw" for all, or "muon" for the matrices inside, see `optimizers`: a step
+            takes longer and gains more.
+        learning_rate: from which a cosine falls to a hundredth of it.
+        weight_decay: of matrices.
         clip: largest norm of the gradient, a larger one is scaled down to it.
         average: decay of the moving average of the weights, which is what is kept.
     """
@@ -64,6 +67,7 @@ class Schedule(_Table):
     quantize_from: int = Field(default=0, ge=0)
     freeze_from: int | None = Field(default=None, ge=0)
     warmup: int = Field(default=200, ge=0)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     clip: float = Field(default=5.0, gt=0)
@@ -87,7 +91,7 @@ class Quantizer(_Table):
 
     noise: tuple[float, float] = (0.03, 0.5)
     dropout: float = Field(default=0.5, ge=0, le=1)
-    gradient: Literal["straight_through", "rotation"] = "straight_through"
+    gradient: Gradient = "straight_through"
     decay: float = Field(default=0.99, ge=0, lt=1)
     commitment: float = Field(default=1.0, ge=0)
     fit_seconds: float = Field(default=600.0, gt=0)

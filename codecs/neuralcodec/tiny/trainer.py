@@ -20,10 +20,10 @@ from neuralcodec.tiny.checkpoint import Part
 from neuralcodec.tiny.corpus import Corpus
 from neuralcodec.tiny.losses import LOSSES
 from neuralcodec.tiny.model import TinyModel
+from neuralcodec.tiny.optimizers import optimizers
 from neuralcodec.tiny.processes import Processes
 from neuralcodec.tiny.recipe import Quantizer, Recipe
 
-_BETAS = (0.9, 0.98)
 _FINAL_RATE = 0.01  # of the learning rate, at the end
 _PATIENCE = 20  # steps in a row whose gradient is not finite
 _STEP, _FIT = 0, 1  # streams of batches
@@ -116,17 +116,7 @@ class Trainer:
         )
         self.model = TinyModel(recipe.model, options).to(processes.device)
         self.average = {k: v.detach().clone() for k, v in self.model.named_parameters()}
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        others = [p for p in self.model.parameters() if p.ndim <= 1]
-        self._optimizer = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": recipe.schedule.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=recipe.schedule.learning_rate,
-            betas=_BETAS,
-            fused=True,
-        )
+        self._optimizers = optimizers(self.model, recipe.schedule)
         weights = dict(recipe.losses)
         self._judge: adversary.Discriminator | None = None
         if recipe.adversary is not None:
@@ -146,7 +136,7 @@ class Trainer:
         parts: dict[str, Part] = {
             "model": self.model,
             "average": self.average,
-            "optimizer": self._optimizer,
+            **self._optimizers,
             "balancer": {"norms": self._balancer.norms},
         }
         if self._judge is not None:
@@ -263,7 +253,7 @@ class Trainer:
         gradient = self._balancer.gradient(losses, estimate) / size
         weighed = recipe.quantizer.commitment * commitment
         learned = [estimate, weighed] if weighed.requires_grad else [estimate]
-        self._optimizer.zero_grad()
+        self.model.zero_grad()
         torch.autograd.backward(learned, [gradient, None][: len(learned)])
         norm = self._update()
         self.step += 1
@@ -284,9 +274,10 @@ class Trainer:
                 )
             return norm
         self._in_a_row = 0
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate()
-        self._optimizer.step()
+        for optimizer in self._optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate()
+            optimizer.step()
         # A young average follows fast, or it would remember the random start.
         decay = min(schedule.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
