@@ -3,7 +3,8 @@
     python experiments/tiny_card.py RECIPE FOLDER [--audio DIR]
 
 RECIPE is the TOML file and FOLDER what `neuralcodec train` left. The model is scored on the speech
-of DIR, `../shared/audio/eval` by default: mean PESQ-WB, STOI, ViSQOL and log-mel distance.
+of DIR, `../shared/audio/eval` by default: mean PESQ-WB, STOI, ViSQOL (speech) and log-mel
+distance.
 """
 
 import argparse
@@ -24,8 +25,18 @@ from neuralcodec.tiny.corpus import find, seconds_of
 from neuralcodec.tiny.model import SAMPLE_RATE
 from neuralcodec.tiny.train import MODEL
 
-METRICS = ["pesq_wb", "stoi", "visqol", "log_mel_distance"]
+ROOT = Path(__file__).parents[1]
+EVAL = "../shared/audio/eval"
+METRICS = ["pesq_wb", "stoi", "visqol_speech", "log_mel_distance"]
 LICENCE = "MIT, as the code; the recordings that it learned from have licences of their own"
+
+
+def asked(doc: str | None) -> argparse.Namespace:
+    """Read the arguments of a script that trains and scores: `audio` and `training`."""
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--audio", default=EVAL, help="its speech is scored")
+    parser.add_argument("--training", type=Path, default=ROOT / "training", help="for the models")
+    return parser.parse_args()
 
 
 def speech(audio: str) -> list[torch.Tensor]:
@@ -74,12 +85,20 @@ def heard(recipe: recipes.Recipe) -> str:
     return markdown_table(["source", "kinds", "hours", "weight", "speakers left out"], rows)
 
 
+def _began(path: str) -> str:
+    """Say what a training began with, and how long that had learned."""
+    if not path:
+        return "nothing"
+    facts = Tiny(weights=path).facts
+    return f"{path}: {facts['steps']} steps, {facts['hours_heard']:.1f} hours, and what was before"
+
+
 def main() -> None:
     """Copy a model into the package and write its card."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("recipe", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--audio", default="../shared/audio/eval")
+    parser.add_argument("--audio", default=EVAL)
     given = parser.parse_args()
     recipe = recipes.read(given.recipe)
     path = given.folder / MODEL
@@ -93,14 +112,15 @@ def main() -> None:
     losses = ", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items())
     card = f"""# {recipe.name}
 
-{codec.frame_rate:g} latents a second, {codec.num_codebooks} codebooks of {codec.codebook_sizes[0]}
-entries, {parameters:.2f} M parameters. {shipped.stat().st_size / 1e6:.2f} MB: matrices in 8 bits.
+{codec.frame_rate:g} latents a second, {codec.num_codebooks} codebooks of \
+{codec.codebook_sizes[0]} entries, {parameters:.2f} M parameters.
+{shipped.stat().st_size / 1e6:.2f} MB: matrices in 8 bits.
 
 | | |
 |---|---|
 | made by | `OMP_NUM_THREADS=1 neuralcodec train {given.recipe.as_posix()}` |
 | card by | `python experiments/tiny_card.py` |
-| began with | {recipe.begin_with or "nothing"} |
+| began with | {_began(recipe.begin_with)} |
 | steps | {facts["steps"]}, {facts["hours_heard"]:.1f} hours heard |
 | computing | {facts["seconds"]:.0f} s of one thread of {cpu} |
 | seed | {facts["seed"]} |
@@ -112,9 +132,9 @@ entries, {parameters:.2f} M parameters. {shipped.stat().st_size / 1e6:.2f} MB: m
 
 {heard(recipe)}
 
-No clip and no speaker of the evaluation set is among it. Weights of the losses: {losses}. The loss
-`loudness` is made after a part of PESQ, so PESQ-WB flatters this model; ViSQOL and STOI were not
-trained for.
+No clip and no speaker of the evaluation set is among it. Weights of the losses: {losses}.
+The losses `loudness` and `envelope` are made after parts of PESQ and of STOI, which so flatter this
+model; ViSQOL was not trained for.
 
 ## What it scores
 

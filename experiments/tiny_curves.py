@@ -26,7 +26,9 @@ def keep(folder: Path, out: Path) -> None:
     log = pd.read_csv(folder / LOG)
     block = (log["step"] - 1) // BLOCK
     last = log.groupby(block)[["step", "hours_heard", "seconds", "skipped"]].last()
-    means = log.groupby(block)[["mel", "complex", "noise", "loudness", "commitment"]].mean()
+    means = log.groupby(block)[
+        ["mel", "complex", "noise", "loudness", "envelope", "commitment"]
+    ].mean()
     out.mkdir(parents=True, exist_ok=True)
     last.join(means).to_csv(out / f"{folder.name}.csv", index=False, float_format="%.5g")
     scores = pd.read_csv(folder / SCORES)

@@ -7,13 +7,12 @@ them for a short time (`experiments/train/tiny_50hz_decoder.toml`). Scored with 
 was and as it is then, on the speech of DIR. Writes `results/three_axes/decoder.md`.
 """
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from reporting import markdown_table, write_text
-from tiny_card import scores, speech
+from tiny_card import asked, scores, speech
 
 from neuralcodec.tiny import recipe as recipes
 from neuralcodec.tiny.codec import Tiny
@@ -29,16 +28,13 @@ METRICS = ["pesq_wb", "stoi", "log_mel_distance"]
 
 def main() -> None:
     """Fit, train, score and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--audio", default="../shared/audio/eval")
-    parser.add_argument("--training", type=Path, default=ROOT / "training", help="for the models")
-    given = parser.parse_args()
+    given = asked(__doc__)
     recipe = recipes.read(RECIPE)
     wavs = speech(given.audio)
     rows = []
     for size in SIZES:
-        asked = recipe.model_copy(update={"model": replace(recipe.model, codebook_size=size)})
-        path = train(asked, given.training / f"{recipe.name}_{size}", progress=True)
+        sized = recipe.model_copy(update={"model": replace(recipe.model, codebook_size=size)})
+        path = train(sized, given.training / f"{recipe.name}_{size}", progress=True)
         learned, frozen = Tiny(weights=path), Tiny(weights=path)
         frozen.network.decoder.load_state_dict(Tiny("50hz").network.decoder.state_dict())
         for depth in DEPTHS:
