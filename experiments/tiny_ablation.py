@@ -26,10 +26,10 @@ OUT = ROOT / "results" / "tiny" / "ablation.md"
 STEPS, FREEZE_FROM, FIT_SECONDS = 700, 500, 1200.0
 CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "as it is": {},
-    "straight-through gradient": {
+    "straight-through gradient, commitment 1": {
         "quantizer": {"gradient": "straight_through", "commitment": 1.0},
     },
-    "rotation trick": {"quantizer": {"gradient": "rotation", "commitment": 1.0}},
+    "rotation trick, commitment 1": {"quantizer": {"gradient": "rotation", "commitment": 1.0}},
     "AdamW": {"schedule": {"optimizer": "adamw"}},
     "without `loudness`": {"losses": {"loudness": 0.0}},
     "without `envelope`": {"losses": {"envelope": 0.0}},

@@ -9,6 +9,7 @@ distance.
 
 import argparse
 import shutil
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from neuralcodec.tiny.train import MODEL
 ROOT = Path(__file__).parents[1]
 EVAL = "../shared/audio/eval"
 METRICS = ["pesq_wb", "stoi", "visqol_speech", "log_mel_distance"]
+MADE_AFTER = {"loudness": "PESQ", "envelope": "STOI"}
 LICENCE = "MIT, as the code; the recordings that it learned from have licences of their own"
 
 
@@ -93,6 +95,15 @@ def _began(path: str) -> str:
     return f"{path}: {facts['steps']} steps, {facts['hours_heard']:.1f} hours, and what was before"
 
 
+def flattered(losses: Iterable[str]) -> str:
+    """Say which metrics a training had in its losses."""
+    metrics = [metric for loss, metric in MADE_AFTER.items() if loss in losses]
+    if not metrics:
+        return "They are made after none of the metrics below."
+    names = " and ".join(metrics)
+    return f"They contain parts of {names}: expect flattery there, not in ViSQOL."
+
+
 def main() -> None:
     """Copy a model into the package and write its card."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -108,6 +119,7 @@ def main() -> None:
     cpu = f"{machine()['cpu']} ({machine()['vector_instructions']})"
     SHIPPED.mkdir(exist_ok=True)
     shipped = SHIPPED / f"{recipe.name}.safetensors"
+    began = _began(recipe.begin_with)  # which may be the very file that is replaced
     shutil.copy(path, shipped)
     losses = ", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items())
     card = f"""# {recipe.name}
@@ -120,9 +132,9 @@ def main() -> None:
 |---|---|
 | made by | `OMP_NUM_THREADS=1 neuralcodec train {given.recipe.as_posix()}` |
 | card by | `python experiments/tiny_card.py` |
-| began with | {_began(recipe.begin_with)} |
+| began with | {began} |
 | steps | {facts["steps"]}, {facts["hours_heard"]:.1f} hours heard |
-| computing | {facts["seconds"]:.0f} s of one thread of {cpu} |
+| took | {facts["seconds"]:.0f} s, with one thread of {cpu} |
 | seed | {facts["seed"]} |
 | licence | {LICENCE} |
 | for | speech at 16 kHz, mono; music and other sounds are coded, badly |
@@ -133,8 +145,7 @@ def main() -> None:
 {heard(recipe)}
 
 No clip and no speaker of the evaluation set is among it. Weights of the losses: {losses}.
-The losses `loudness` and `envelope` are made after parts of PESQ and of STOI, which so flatter this
-model; ViSQOL was not trained for.
+{flattered(recipe.losses)}
 
 ## What it scores
 

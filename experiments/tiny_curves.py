@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from reporting import COLOURS, save_figure
 
+from neuralcodec.tiny.losses import LOSSES
 from neuralcodec.tiny.train import LOG, SCORES
 
 OUT = Path(__file__).parents[1] / "results" / "tiny" / "curves"
@@ -26,9 +27,7 @@ def keep(folder: Path, out: Path) -> None:
     log = pd.read_csv(folder / LOG)
     block = (log["step"] - 1) // BLOCK
     last = log.groupby(block)[["step", "hours_heard", "seconds", "skipped"]].last()
-    means = log.groupby(block)[
-        ["mel", "complex", "noise", "loudness", "envelope", "commitment"]
-    ].mean()
+    means = log.groupby(block)[[name for name in LOSSES if name in log.columns]].mean()
     out.mkdir(parents=True, exist_ok=True)
     last.join(means).to_csv(out / f"{folder.name}.csv", index=False, float_format="%.5g")
     scores = pd.read_csv(folder / SCORES)

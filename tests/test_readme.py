@@ -27,10 +27,17 @@ def test_sweep_block_is_a_good_sweep() -> None:
     assert set(experiment.grid) == {"mdct", "opus"}
 
 
-def test_links_lead_somewhere() -> None:
-    targets = re.findall(r"\]\((?!http)([^)#]+)\)", TEXT)
-    assert len(targets) >= 4
-    assert [target for target in targets if not (README.parent / target).exists()] == []
+def documents() -> list[Path]:
+    root = README.parent
+    return [README, *sorted(root.glob("docs/*.md")), *sorted(root.glob("results/**/*.md"))]
+
+
+@pytest.mark.parametrize(
+    "document", documents(), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_links_lead_somewhere(document: Path) -> None:
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (document.parent / target).exists()] == []
 
 
 def test_the_two_commands_are_there() -> None:

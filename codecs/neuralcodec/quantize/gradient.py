@@ -69,15 +69,20 @@ def noise_substitution(vectors: Tensor, quantized: Tensor) -> Tensor:
     """Give the vectors with noise in the place of their quantization error, as long as it is.
 
     Vali and Bäckström 2022, equation 4: vectors + |vectors - quantized| n / |n|, with n drawn from
-    torch's global random numbers. The length of the error has a gradient. So what the noise spoils
-    moves vectors towards their entries; and in directions that matter little to what follows they
-    are drawn together, for there they make the error long and gain nothing. The other estimators
-    don't teach that. It is for training alone: what follows never sees the entries themselves, and
-    has to learn them in the end, with the codebooks and all before them kept as they are.
+    torch's global random numbers. The length of the error has a gradient, here for the vectors
+    alone; in the paper entries learn from it too, ours learn as they do with any estimator. So what
+    the noise spoils moves vectors towards their entries; and in directions that matter little to
+    what follows they are drawn together, for there they make the error long and gain nothing. The
+    other estimators don't teach that. It is for training alone: what follows never sees the entries
+    themselves, and has to learn them in the end, with the codebooks and all before them kept as
+    they are.
 
     Args:
         vectors: `[..., D]`, float.
         quantized: `[..., D]`, same type.
+
+    Returns:
+        `[..., D]`, at the distance of `quantized` from `vectors`.
     """
     noise = functional.normalize(torch.randn_like(vectors), dim=-1)
     error = (vectors - quantized.detach()).square().sum(dim=-1, keepdim=True)

@@ -65,7 +65,8 @@ class ResidualVectorQuantizer(Codebooks):
         histogram: `[K, V]`, how often training named each entry, see `statistics`.
 
     Raises:
-        ValueError: if a number is below 1, the sizes are not K, or an option is unknown.
+        ValueError: if a number is below 1, the sizes are not K, or an option is unknown, or does
+            not go with the projection.
     """
 
     def _check_latents(self, z: Tensor) -> None:

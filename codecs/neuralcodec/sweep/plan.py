@@ -1,7 +1,8 @@
 """From a sweep's grid to jobs: what shares an encode or a fit is done once.
 
 A *setup* is a codec in one configuration, all but the codebook count. A *point* is a setup at one
-codebook count; it has a signature. A job scores all points of a setup on one clip, from one encode.
+codebook count; it has a signature. A job scores all points of a setup on one clip, from one encode
+where codes are nested.
 """
 
 import hashlib

@@ -37,8 +37,11 @@ _ENVELOPE_WINDOW = 512  # samples
 _THIRD_OCTAVES = 15  # from 150 Hz up
 _LOWEST_OCTAVE = 150.0  # Hz, centre
 _ENVELOPE_FRAMES = 24  # 384 ms
+ENVELOPE_SECONDS = (_ENVELOPE_FRAMES + 1) * _ENVELOPE_WINDOW // 2 / SAMPLE_RATE
+"""The shortest signals that `envelope_loss` takes."""
 _CLIPPING = 10 ** (15 / 20)  # how far an estimate's envelope counts beyond the reference
 _HEARD = 1e-4  # of the power of the loudest stretch: what is below counts as silence
+_FLAT = 1.0  # variance of an envelope, times 24, that a band of a talker has 55 dB below the whole
 
 
 @lru_cache(maxsize=32)
@@ -206,42 +209,44 @@ def _third_octaves(device: torch.device) -> Tensor:
     return inside.float().to(device)
 
 
-def _envelopes(wav: Tensor) -> Tensor:
+def _envelopes(wav: Tensor, gain: Tensor) -> Tensor:
     """Magnitudes of third-octave bands, in stretches that overlap: `[B, stretches, bands, 24]`."""
-    spectra = _spectra(wav, _ENVELOPE_WINDOW)
+    spectra = _spectra(wav * gain, _ENVELOPE_WINDOW)
     power = (spectra.real.square() + spectra.imag.square()) @ _third_octaves(wav.device)
     return (power + 1e-8).sqrt().unfold(1, _ENVELOPE_FRAMES, _ENVELOPE_FRAMES // 6)
 
 
 def _standard(envelopes: Tensor) -> Tensor:
-    """Take the mean of each band's stretch off, and bring it to length 1."""
+    """Take the mean of each band's stretch off, and bring it to length 1, or near 0 if flat."""
     centred = envelopes - envelopes.mean(dim=-1, keepdim=True)
-    return centred / (centred.square().sum(dim=-1, keepdim=True) + 1e-6).sqrt()
+    return centred / (centred.square().sum(dim=-1, keepdim=True) + _FLAT).sqrt()
 
 
 def envelope_loss(reference: Tensor, estimate: Tensor) -> Tensor:
-    """How little the envelopes of third-octave bands go along, over 384 ms: 1 minus correlation.
+    """How little the envelopes of third-octave bands go along, over 384 ms: 0 to 2.
 
-    The intelligibility measure of Taal et al. 2011 (STOI), at 16 kHz; silent stretches don't count.
-    STOI flatters what was trained with it.
+    1 minus their correlation, the intelligibility measure of Taal et al. 2011 (STOI), at 16 kHz.
+    Stretches 40 dB below the loudest of their signal don't count; a band that is flat or silent in
+    both counts as equal. STOI flatters what was trained with it.
 
     Raises:
         ValueError: if the signals are shorter than 0.4 s.
     """
-    shortest = (_ENVELOPE_FRAMES + 1) * _ENVELOPE_WINDOW // 2
-    if reference.shape[-1] < shortest:
+    if reference.shape[-1] < ENVELOPE_SECONDS * SAMPLE_RATE:
         raise ValueError(
-            f"the envelope loss needs {shortest / SAMPLE_RATE:g} s of audio, "
+            f"the envelope loss needs {ENVELOPE_SECONDS:g} s of audio, "
             f"got {reference.shape[-1] / SAMPLE_RATE:g} s"
         )
-    heard, given = _envelopes(reference), _envelopes(estimate)
+    gain = 1 / reference.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=_QUIETEST)
+    heard, given = _envelopes(reference, gain), _envelopes(estimate, gain)
     power = heard.square().sum(dim=-1, keepdim=True)
     level = (power / given.square().sum(dim=-1, keepdim=True)).sqrt()
     clipped = torch.minimum(given * level, heard * (1 + _CLIPPING))
-    correlation = (_standard(heard) * _standard(clipped)).sum(dim=-1)
+    # Half the squared distance of vectors of length 1 is 1 minus their product.
+    apart = (_standard(heard) - _standard(clipped)).square().sum(dim=-1) / 2
     total = power.sum(dim=(2, 3))
     counts = (total > _HEARD * total.amax(dim=1, keepdim=True))[..., None].float()
-    return 1 - (correlation * counts).sum() / (counts.sum() * _THIRD_OCTAVES)
+    return (apart * counts).sum() / (counts.sum() * _THIRD_OCTAVES)
 
 
 LOSSES: dict[str, Loss] = {

@@ -1,13 +1,13 @@
-"""What makes steps of gradients: AdamW, and for the matrices of the blocks Muon if asked for."""
+"""What makes steps of gradients: AdamW, and for the matrices inside Muon if asked for."""
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from neuralcodec.tiny.muon import Muon
 from neuralcodec.tiny.recipe import Schedule
 
 _BETAS = (0.9, 0.98)
-_MOMENTUM = 0.95
 _ENDS = ("begin", "end", "direct")  # layers from and to spectra and latents
 
 
@@ -19,9 +19,15 @@ def _is_inner(name: str, parameter: nn.Parameter) -> bool:
 def optimizers(model: nn.Module, schedule: Schedule) -> dict[str, Optimizer]:
     """Make the optimizers of all parameters of a model, by name.
 
-    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) brings all directions of
-    a matrix's momentum to one length. Its steps are scaled to the size of AdamW's (Liu et al. 2025,
-    arXiv:2502.16982, section 2.2), so that one learning rate serves both.
+    Muon takes the matrices from hidden channels to hidden channels, where all directions of a
+    gradient deserve a step; those at the ends of the networks and all vectors are AdamW's.
+
+    Args:
+        model: encoder, quantizer and decoder.
+        schedule: for the choice, the learning rate and the weight decay.
+
+    Returns:
+        "optimizer", AdamW, and if asked for "muon".
     """
     muon = schedule.optimizer == "muon"
     named = list(model.named_parameters())
@@ -42,11 +48,5 @@ def optimizers(model: nn.Module, schedule: Schedule) -> dict[str, Optimizer]:
         return {"optimizer": adamw}
     return {
         "optimizer": adamw,
-        "muon": torch.optim.Muon(
-            inner,
-            lr=schedule.learning_rate,
-            weight_decay=schedule.weight_decay,
-            momentum=_MOMENTUM,
-            adjust_lr_fn="match_rms_adamw",
-        ),
+        "muon": Muon(inner, schedule.learning_rate, schedule.weight_decay),
     }

@@ -9,7 +9,7 @@ from neuralcodec import settings_file
 from neuralcodec.names import unknown
 from neuralcodec.quantize.gradient import Gradient
 from neuralcodec.tiny.corpus import Augmentation, Source
-from neuralcodec.tiny.losses import LOSSES
+from neuralcodec.tiny.losses import ENVELOPE_SECONDS, LOSSES
 from neuralcodec.tiny.model import TinyConfig
 
 
@@ -197,6 +197,17 @@ class Recipe(_Table):
             raise ValueError(
                 f"schedule.freeze_from must not be before quantize_from, "
                 f"got {frozen} and {self.schedule.quantize_from}"
+            )
+        unseen = frozen is None or frozen >= self.schedule.steps
+        if self.quantizer.gradient == "noise_substitution" and unseen:
+            raise ValueError(
+                f"quantizer.gradient 'noise_substitution' needs a schedule.freeze_from before step "
+                f"{self.schedule.steps}, or the decoder never sees codes, got {frozen}"
+            )
+        if "envelope" in self.losses and self.data.seconds < ENVELOPE_SECONDS:
+            raise ValueError(
+                f"losses.envelope needs data.seconds of at least {ENVELOPE_SECONDS:g}, "
+                f"got {self.data.seconds}"
             )
         return self
 

@@ -40,9 +40,12 @@ class _Means:
 
 
 def _signature(recipe: Recipe) -> str:
-    """8 hex digits of all of a recipe that changes what comes out."""
+    """8 hex digits of all of a recipe that changes what comes out, and of what it begins with."""
     decisive = recipe.model_dump(mode="json", exclude={"records", "device", "compile"})
-    return hashlib.sha256(repr(decisive).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(repr(decisive).encode())
+    if recipe.begin_with:
+        digest.update(Path(recipe.begin_with).read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def _columns(recipe: Recipe) -> list[str]:
@@ -101,8 +104,8 @@ class Run:
             facts = checkpoint.facts_of(path)
             if facts.get("recipe") != _signature(trainer.recipe):
                 raise ValueError(
-                    f"{path} is of another recipe than {trainer.recipe.name!r} is now: train into "
-                    f"another folder, or remove it"
+                    f"{path} is of another recipe than {trainer.recipe.name!r} is now, or began "
+                    f"with another model: train into another folder, or remove it"
                 )
             checkpoint.load_state(path, trainer.parts)
             trainer.step, trainer.skipped = facts["step"], facts["skipped"]

@@ -39,8 +39,8 @@ def add_noise(z: Tensor, low: float, high: float) -> Tensor:
 
     Its power is a share of the latents' own variance, the same in all dimensions, as the error of
     a quantizer is that goes by Euclidean distance. So an encoder gains by giving more variance to
-    what matters more, and none to what isn't worth it: reverse water-filling, which the gradient
-    through a quantizer does not teach. A share a crop stands for a number of codebooks.
+    what matters more, and none to what isn't worth it: reverse water-filling, which a gradient
+    straight through does not teach. A share a crop stands for a number of codebooks.
 
     Args:
         z: `[B, D, T]`.
@@ -126,7 +126,7 @@ class Trainer:
             )
             weights[_ADVERSARIAL] = recipe.adversary.weight
             weights[_FEATURES] = recipe.adversary.feature_weight
-        self._balancer = Balancer(weights)
+        self._balancer = Balancer(weights, average=lambda norm: processes.average([norm]))
         self.step = self.skipped = self._in_a_row = 0
         self._wrapped: tuple[str, nn.Module] | None = None
 
