@@ -9,6 +9,7 @@ a beam of 16 on the speech of DIR. Writes `results/tiny/ablation.md`.
 
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def main() -> None:
     """Train, score and write the table."""
     given = asked(__doc__)
     recipe = recipes.read(RECIPE)
-    with ProcessPoolExecutor(2) as processes:
+    with ProcessPoolExecutor(2, get_context("spawn")) as processes:
         rows = [*processes.map(partial(_row, recipe, given.training, given.audio), CHANGES)]
     start = Tiny(weights=recipe.begin_with, beam_width=16)
     begun = scores(start, speech(given.audio), start.num_codebooks)

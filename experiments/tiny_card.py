@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -70,7 +71,7 @@ def _row(path: Path, audio: str, depth: int, width: int) -> list[object]:
 def score_table(path: Path, audio: str) -> str:
     """Score a model at each power of two of its codebooks, and with beams at 6 and all of them."""
     depths, widths = (1, 2, 4, 8, 6, 8), (1, 1, 1, 1, 16, 16)
-    with ProcessPoolExecutor(2) as processes:
+    with ProcessPoolExecutor(2, get_context("spawn")) as processes:
         rows = [*processes.map(partial(_row, path, audio), depths, widths)]
     return markdown_table(["codebooks", "kbit/s", *METRICS], rows)
 
