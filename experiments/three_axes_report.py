@@ -69,9 +69,9 @@ def draw(summaries: Mapping[str, pd.DataFrame]) -> Figure:
             ax.grid(visible=True, color="#DDDDDD")
             ax.set_xscale("log")
             ax.set_xticks([0.25, 0.5, 1, 2, 4, 8], ["0.25", "0.5", "1", "2", "4", "8"])
-            if axes is grid[0]:
-                ax.set_title(label)
         axes[0].set_ylabel(METRICS[metric])
+    for ax, label in zip(grid[0], labels, strict=True):
+        ax.set_title(label)
     for ax in grid[-1]:
         ax.set_xlabel("bitrate [kbit/s]")
     grid[0][0].legend()
