@@ -161,6 +161,11 @@ def _bark(device: torch.device) -> tuple[Tensor, Tensor]:
     return matrix.float().to(device), power.float().to(device)
 
 
+def _talker_level(wav: Tensor) -> Tensor:
+    """RMS of signals `[B, 1]`, or of the quietest talker if they are quieter."""
+    return wav.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=_QUIETEST)
+
+
 def _bark_powers(wav: Tensor, gain: Tensor) -> Tensor:
     matrix, _ = _bark(wav.device)
     spectra = _spectra(wav * gain, _LOUDNESS_WINDOW)[..., 1:]
@@ -181,7 +186,7 @@ def loudness_loss(reference: Tensor, estimate: Tensor) -> Tensor:
     to the reference, which disturbs more than what it leaves out. There is no alignment in time and
     no equalization. It is made after a part of PESQ, so PESQ flatters what was trained with it.
     """
-    rms = reference.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=_QUIETEST)
+    rms = _talker_level(reference)
     window = _hann(_LOUDNESS_WINDOW, reference.device)
     gain = 10 ** (_SOUND_PRESSURE / 20) / (rms * window.square().sum().sqrt())
     gain = gain / math.sqrt(_LOUDNESS_WINDOW / 2)  # the power of a frame's bins adds up to the SPL
@@ -237,7 +242,7 @@ def envelope_loss(reference: Tensor, estimate: Tensor) -> Tensor:
             f"the envelope loss needs {ENVELOPE_SECONDS:g} s of audio, "
             f"got {reference.shape[-1] / SAMPLE_RATE:g} s"
         )
-    gain = 1 / reference.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=_QUIETEST)
+    gain = 1 / _talker_level(reference)
     heard, given = _envelopes(reference, gain), _envelopes(estimate, gain)
     power = heard.square().sum(dim=-1, keepdim=True)
     level = (power / given.square().sum(dim=-1, keepdim=True)).sqrt()

@@ -61,11 +61,13 @@ class Run:
     Attributes:
         trainer: takes the steps.
         folder: for all that is written.
+        signature: of the recipe, and of what it began with.
         seconds: of training so far, this and earlier runs.
     """
 
     trainer: Trainer
     folder: Path
+    signature: str
     clips: Sequence[Clip]
     log: Table
     scores: Table
@@ -88,7 +90,7 @@ class Run:
                 "step": self.trainer.step,
                 "skipped": self.trainer.skipped,
                 "seconds": self.seconds,
-                "recipe": _signature(self.trainer.recipe),
+                "recipe": self.signature,
             }
             checkpoint.save_state(self.folder / STATE, self.trainer.parts, facts)
         self.trainer.processes.wait()
@@ -102,7 +104,7 @@ class Run:
         path, trainer = self.folder / STATE, self.trainer
         if path.is_file():
             facts = checkpoint.facts_of(path)
-            if facts.get("recipe") != _signature(trainer.recipe):
+            if facts.get("recipe") != self.signature:
                 raise ValueError(
                     f"{path} is of another recipe than {trainer.recipe.name!r} is now, or began "
                     f"with another model: train into another folder, or remove it"
@@ -211,6 +213,7 @@ def _start(recipe: Recipe, folder: Path, processes: Processes) -> Run:
     return Run(
         trainer,
         folder,
+        _signature(recipe),
         clips,
         Table(folder / LOG, _columns(recipe)),
         Table(folder / SCORES, columns),
