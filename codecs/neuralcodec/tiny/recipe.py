@@ -55,8 +55,8 @@ class Schedule(_Table):
         quantize_from: first step with a quantizer.
         freeze_from: first step with a frozen encoder and codebooks; None: never.
         warmup: steps in which the learning rate rises to `learning_rate`.
-        optimizer: "adamw" for all, or "muon" for the matrices inside, see `optimizers`: a step
-            takes longer and gains more.
+        optimizer: "adamw" for all, or "muon" for the matrices inside, see `optimizers`; its steps
+            take longer.
         learning_rate: from which a cosine falls to a hundredth of it.
         weight_decay: of matrices.
         clip: largest norm of the gradient, a larger one is scaled down to it.
