@@ -19,11 +19,11 @@ from reporting import machine_lines, markdown_table, verdict, write_csv, write_j
 from timing import machine, peak_growth, restart_without_thread_limits, seconds_a_call, time_pair
 from torch import Tensor
 
-from neuralcodec import codec as codecs
 from neuralcodec import weights
-from neuralcodec.audio import mix_down, resample
+from neuralcodec.core import codec as codecs
+from neuralcodec.core.audio import mix_down, resample
+from neuralcodec.core.registry import REGISTRY
 from neuralcodec.data import clips
-from neuralcodec.registry import REGISTRY
 
 OUT = Path(__file__).parents[1] / "results" / "codecs"
 _MOST_ADDED = 1.03

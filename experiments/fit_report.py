@@ -18,7 +18,7 @@ from reporting import (
     write_text,
 )
 
-from neuralcodec import plot
+from neuralcodec.analysis import plots as plot
 
 Row = Mapping[str, Any]
 

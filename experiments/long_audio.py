@@ -20,10 +20,11 @@ from reporting import machine_lines, markdown_table, verdict, write_text
 from timing import machine
 from torch import Tensor
 
-from neuralcodec import audio, bitstream, weights
-from neuralcodec import codec as codecs
+from neuralcodec import bitstream, weights
+from neuralcodec.core import audio
+from neuralcodec.core import codec as codecs
+from neuralcodec.core.registry import REGISTRY
 from neuralcodec.data import clips
-from neuralcodec.registry import REGISTRY
 
 OUT = Path(__file__).parents[1] / "results" / "codecs"
 CODECS = {"encodec_24khz": 8, "lyra_v2": 46}

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralcodec import torchaudio_guard
+from neuralcodec.core import torchaudio_guard
 from neuralcodec.quantize.lookup import Books, Metric, search
 from neuralcodec.quantize.lookup.dispatch import choose
 

@@ -22,7 +22,7 @@ from reporting import (
 )
 from timing import geometric_mean
 
-from neuralcodec import plot
+from neuralcodec.analysis import plots as plot
 
 Row = Mapping[str, Any]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from neuralcodec import codec as codecs
 from neuralcodec import weights as checkpoints
+from neuralcodec.core import codec as codecs
 from neuralcodec.data import Clip
 
 

@@ -21,7 +21,7 @@ import av
 import torch
 from torch import Tensor
 
-from neuralcodec import audio
+from neuralcodec.core import audio
 from neuralcodec.data import Credit
 
 PROMPTS = "usr/share/asterisk/sounds"

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from reporting import COLOURS, MARKERS, markdown_table, save_figure, write_text
 
-from neuralcodec.sweep.stats import frontier, summarise
+from neuralcodec.analysis.stats import frontier, summarise
 
 FOLDER = Path(__file__).parents[1] / "results" / "three_axes"
 METRICS = {"pesq_wb": "PESQ-WB", "stoi": "STOI"}

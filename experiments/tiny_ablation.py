@@ -17,9 +17,9 @@ import torch
 from reporting import markdown_table, write_text
 from tiny_card import METRICS, asked, scores, speech
 
-from neuralcodec.tiny import recipe as recipes
 from neuralcodec.tiny.codec import Tiny
-from neuralcodec.tiny.train import train
+from neuralcodec.tiny.training import recipe as recipes
+from neuralcodec.tiny.training.train import train
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "experiments" / "train" / "tiny_50hz.toml"

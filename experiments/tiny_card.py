@@ -21,11 +21,11 @@ from timing import machine
 
 from neuralcodec.data import clips
 from neuralcodec.metrics import score
-from neuralcodec.tiny import recipe as recipes
 from neuralcodec.tiny.codec import SHIPPED, Tiny
-from neuralcodec.tiny.corpus import find, seconds_of
 from neuralcodec.tiny.model import SAMPLE_RATE
-from neuralcodec.tiny.train import MODEL
+from neuralcodec.tiny.training import recipe as recipes
+from neuralcodec.tiny.training.corpus import find, seconds_of
+from neuralcodec.tiny.training.train import MODEL
 
 ROOT = Path(__file__).parents[1]
 EVAL = "../shared/audio/eval"

@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from reporting import COLOURS, save_figure
 
-from neuralcodec.tiny.losses import LOSSES
-from neuralcodec.tiny.train import LOG, SCORES
+from neuralcodec.tiny.training.losses import LOSSES
+from neuralcodec.tiny.training.train import LOG, SCORES
 
 OUT = Path(__file__).parents[1] / "results" / "tiny" / "curves"
 BLOCK = 500

@@ -15,10 +15,10 @@ import torch
 from reporting import markdown_table, write_text
 
 from neuralcodec import load
-from neuralcodec.audio import mix_down
+from neuralcodec.core.audio import mix_down
+from neuralcodec.core.registry import REGISTRY
 from neuralcodec.data import clips
 from neuralcodec.quantize import statistics
-from neuralcodec.registry import REGISTRY
 from neuralcodec.tiny.model import SAMPLE_RATE
 
 SOUNDS = Path("/usr/share/asterisk/sounds")

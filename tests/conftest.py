@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from loopback import Server, isolate, serving
-from neuralcodec import audio, torchaudio_guard
 from neuralcodec.__main__ import main
+from neuralcodec.core import audio, torchaudio_guard
 from neuralcodec.data import Clip, clips
 
 SHARED = Path(__file__).parents[2] / "shared"

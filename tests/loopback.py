@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from neuralcodec import download, weights
-from neuralcodec.weights import CHECKPOINTS, Checkpoint
+from neuralcodec import weights
+from neuralcodec.weights import CHECKPOINTS, Checkpoint, download
 
 CONTENT = os.urandom(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from neuralcodec import audio
+from neuralcodec.core import audio
 
 
 def sine(frequency: float, rate: int, seconds: float = 1.0) -> Tensor:

@@ -10,7 +10,8 @@ import soundfile
 import torch
 from torch import Tensor
 
-from neuralcodec import audio, load
+from neuralcodec import load
+from neuralcodec.core import audio
 from neuralcodec.data import clips
 from neuralcodec.metrics import METRICS, score
 from neuralcodec.sweep import make, read, run

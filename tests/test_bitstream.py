@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from neuralcodec import bitstream
 from neuralcodec.bitstream import BitstreamError, Origin
 from neuralcodec.bitstream.packing import from_bits, to_bits, width_of
-from neuralcodec.tokens import Tokens
+from neuralcodec.core.tokens import Tokens
 
 SIZES = (1, 2, 3, 16, 1000, 1024, 1025, 2**16, 2**33, 2**63)
 MEGABYTE = 2**20

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from neuralcodec import load
-from neuralcodec.audio import check_wav, fit_length
 from neuralcodec.check import LINES, run
-from neuralcodec.codec import Chunkable, Codec, LatentCodec, Streaming
-from neuralcodec.registry import REGISTRY, Entry, Facts
-from neuralcodec.tokens import Tokens
+from neuralcodec.core.audio import check_wav, fit_length
+from neuralcodec.core.codec import Chunkable, Codec, LatentCodec, Streaming
+from neuralcodec.core.registry import REGISTRY, Entry, Facts
+from neuralcodec.core.tokens import Tokens
 
 HOP = 2
 LEVELS = 3

@@ -11,9 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from neuralcodec import chunks
-from neuralcodec.codec import Chunkable, Codec, DecodeStream, EncodeStream, LatentCodec, Streaming
-from neuralcodec.tokens import Tokens
+from neuralcodec.core import chunks
+from neuralcodec.core.codec import (
+    Chunkable,
+    Codec,
+    DecodeStream,
+    EncodeStream,
+    LatentCodec,
+    Streaming,
+)
+from neuralcodec.core.tokens import Tokens
 
 RATE = 1000
 SIZE = 1021  # entries of a codebook
@@ -319,8 +326,8 @@ def test_frame_rates_that_do_not_fit_the_hop_are_refused() -> None:
 
 _MEMORY = """
 import resource, torch
-from neuralcodec import chunks
-from neuralcodec.tokens import Tokens
+from neuralcodec.core import chunks
+from neuralcodec.core.tokens import Tokens
 
 class Wide:
     name, sample_rate, channels, num_codebooks, is_causal = "wide", 8000, 1, 1, False

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuralcodec import audio
-from neuralcodec.codec import Codec
-from neuralcodec.tokens import Tokens
-from neuralcodec.wrappers.classical import Aac, Mp3, Opus
-from neuralcodec.wrappers.pcm import Pcm
+from neuralcodec.core import audio
+from neuralcodec.core.codec import Codec
+from neuralcodec.core.tokens import Tokens
+from neuralcodec.wrappers.classical.ffmpeg import Aac, Mp3, Opus
+from neuralcodec.wrappers.classical.pcm import Pcm
 
 CLIPS = Path(__file__).parents[2] / "shared" / "audio" / "eval"
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from neuralcodec import audio
+from neuralcodec.core import audio
+from neuralcodec.core.registry import REGISTRY, Entry
 from neuralcodec.metrics import DEFAULT
-from neuralcodec.registry import REGISTRY, Entry
-from neuralcodec.wrappers.pcm import Pcm
+from neuralcodec.wrappers.classical.pcm import Pcm
 
 Cli = Callable[..., Any]
 WriteSweep = Callable[..., Path]

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from neuralcodec.codec import Codec, find, load
-from neuralcodec.registry import REGISTRY, Entry
+from neuralcodec.core.codec import Codec, find, load
+from neuralcodec.core.registry import REGISTRY, Entry
 
 CLASSICAL = ["pcm", "opus", "mp3", "aac"]
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuralcodec import codec as codecs
-from neuralcodec.codec import Codec
+from neuralcodec.core import codec as codecs
+from neuralcodec.core.codec import Codec
 from neuralcodec.data import clips
-from neuralcodec.wrappers.codec2 import Codec2
+from neuralcodec.wrappers.classical.codec2 import Codec2
 
 MODES = {"3200": 3.2, "2400": 2.4, "1600": 1.6, "1400": 1.4, "1300": 1.3, "1200": 1.2, "700C": 0.7}
 needs_programs = pytest.mark.skipif(

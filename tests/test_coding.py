@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 import neuralcodec
-from neuralcodec import audio, bitstream
+from neuralcodec import bitstream
 from neuralcodec.__main__ import main
 from neuralcodec.bitstream import Origin
+from neuralcodec.core import audio
+from neuralcodec.core.tokens import Tokens
 from neuralcodec.data import clips
 from neuralcodec.metrics import score
-from neuralcodec.tokens import Tokens
-from neuralcodec.wrappers.pcm import Pcm
+from neuralcodec.wrappers.classical.pcm import Pcm
 
 Cli = Callable[..., Any]
 RVQ = ("--set", "num_codebooks=3", "--set", "codebook_size=16")
@@ -166,7 +167,7 @@ class Wide:
 def test_a_stereo_codec(
     cli: Cli, speech: Path, stereo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neuralcodec.wrappers.pcm.Pcm", Wide)
+    monkeypatch.setattr("neuralcodec.wrappers.classical.pcm.Pcm", Wide)
     coded, decoded = tmp_path / "a.nct", tmp_path / "a.wav"
     assert cli("encode", speech, coded, "--codec", "pcm").status == 0
     left, right = bitstream.read(coded).tokens.streams
@@ -373,7 +374,7 @@ def test_settings_whose_type_names_a_file_stay_out(
         def __init__(self, table: str | Path = "plain") -> None:
             super().__init__()
 
-    monkeypatch.setattr("neuralcodec.wrappers.pcm.Pcm", Tabled)
+    monkeypatch.setattr("neuralcodec.wrappers.classical.pcm.Pcm", Tabled)
     coded = tmp_path / "a.nct"
     options = ("--codec", "pcm", "--set", "table=mine")
     assert cli("encode", speech, coded, *options).status == 0

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from neuralcodec import chunks
-from neuralcodec.codec import Chunkable, Codec, LatentCodec, load
-from neuralcodec.registry import REGISTRY
+from neuralcodec.core import chunks
+from neuralcodec.core.codec import Chunkable, Codec, LatentCodec, load
+from neuralcodec.core.registry import REGISTRY
 from neuralcodec.weights import WeightsMissing
 from neuralcodec.wrappers import dac as wrapper
 from neuralcodec.wrappers.dac import Dac, random_network

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 import torch
 
-from neuralcodec import audio
-from neuralcodec.audio import KINDS
+from neuralcodec.core import audio
+from neuralcodec.core.audio import KINDS
 from neuralcodec.data import STARTER, Clip, clips, starter_credits
 
 SHARED_EVAL = Path(__file__).parents[2] / "shared" / "audio" / "eval"

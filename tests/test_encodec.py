@@ -10,15 +10,14 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from neuralcodec import audio, torchaudio_guard
-from neuralcodec.codec import Chunkable, Codec, LatentCodec, Streaming
+from neuralcodec.core import audio, streaming, torchaudio_guard
+from neuralcodec.core.codec import Chunkable, Codec, LatentCodec, Streaming
+from neuralcodec.core.registry import REGISTRY
+from neuralcodec.core.tokens import Tokens
 from neuralcodec.data import clips
-from neuralcodec.registry import REGISTRY
-from neuralcodec.tokens import Tokens
 from neuralcodec.weights import CHECKPOINTS, WeightsMissing
-from neuralcodec.wrappers import streaming
-from neuralcodec.wrappers.encodec import Encodec24khz, Encodec48khz
-from neuralcodec.wrappers.encodec_model import random_model, streamed
+from neuralcodec.wrappers.encodec.codec import Encodec24khz, Encodec48khz
+from neuralcodec.wrappers.encodec.model import random_model, streamed
 
 torchaudio_guard.load()
 

@@ -12,12 +12,13 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from neuralcodec import chunks, torchaudio_guard, weights
-from neuralcodec.codec import Chunkable, Codec, LatentCodec, Streaming
-from neuralcodec.registry import REGISTRY
-from neuralcodec.tokens import Tokens
-from neuralcodec.wrappers.huggingface import HuggingFace, XCodec
-from neuralcodec.wrappers.mimi import Mimi
+from neuralcodec import weights
+from neuralcodec.core import chunks, torchaudio_guard
+from neuralcodec.core.codec import Chunkable, Codec, LatentCodec, Streaming
+from neuralcodec.core.registry import REGISTRY
+from neuralcodec.core.tokens import Tokens
+from neuralcodec.wrappers.transformers.codec import HuggingFace, XCodec
+from neuralcodec.wrappers.transformers.mimi import Mimi
 
 torchaudio_guard.load()
 

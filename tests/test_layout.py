@@ -55,5 +55,5 @@ def test_metrics_registry_loads_no_metric_package() -> None:
 
 def test_lazy_names() -> None:
     assert neuralcodec.load("mdct").dim == 320
-    assert neuralcodec.audio.__name__ == "neuralcodec.audio"
+    assert neuralcodec.core.audio.__name__ == "neuralcodec.core.audio"
     assert Path(neuralcodec.__file__).with_name("py.typed").exists()

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 from neuralcodec.quantize import lookup
-from neuralcodec.quantize.lookup import Books, Metric, beam_search, packing, search
+from neuralcodec.quantize.lookup import Books, Metric, beam_search, search
 from neuralcodec.quantize.lookup import torch as torch_backend
+from neuralcodec.quantize.lookup.cpu import packing
 
 KERNELS = ["torch", "numba"]
 RUNNABLE = ["reference", *KERNELS]

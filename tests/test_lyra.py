@@ -10,15 +10,15 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from torch import Tensor
 
-from neuralcodec import chunks
-from neuralcodec import codec as codecs
-from neuralcodec.codec import Chunkable, Codec, LatentCodec, Streaming
+from neuralcodec.core import chunks
+from neuralcodec.core import codec as codecs
+from neuralcodec.core.codec import Chunkable, Codec, LatentCodec, Streaming
+from neuralcodec.core.registry import REGISTRY
+from neuralcodec.core.tokens import Tokens
 from neuralcodec.data import clips
+from neuralcodec.latent import requantized
 from neuralcodec.metrics import score
-from neuralcodec.registry import REGISTRY
-from neuralcodec.tokens import Tokens
 from neuralcodec.weights import WeightsMissing
-from neuralcodec.wrappers import requantized
 from neuralcodec.wrappers.lyra import Lyra
 
 HOP = 320

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from neuralcodec.audio import read, resample
+from neuralcodec.core.audio import read, resample
 from neuralcodec.metrics import METRICS, Undefined, score
 from neuralcodec.metrics.pesq import MAX_SECONDS, pesq_nb, pesq_wb
 from neuralcodec.metrics.registry import Function

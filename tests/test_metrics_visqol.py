@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from neuralcodec.audio import mix_down, read, resample
+from neuralcodec.core.audio import mix_down, read, resample
 from neuralcodec.metrics import Undefined
 
 pytest.importorskip("visqol", reason="needs visqol-python: pip install 'neuralcodec[metrics]'")

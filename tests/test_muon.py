@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Generator, nn
 
-from neuralcodec.tiny.muon import Muon, orthogonalized
+from neuralcodec.tiny.training.muon import Muon, orthogonalized
 
 
 @pytest.mark.parametrize("shape", [(12, 40), (40, 12), (12, 12)])

@@ -14,7 +14,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
-from neuralcodec import plot
+from neuralcodec.analysis import plots as plot
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +116,8 @@ def test_bad_arguments(rows: pd.DataFrame) -> None:
 
 def test_drawing_needs_no_display_and_no_codec() -> None:
     code = (
-        "import neuralcodec.plot, sys;"
-        "print(*({'matplotlib.pyplot', 'neuralcodec.wrappers.classical', 'dac'} & {*sys.modules}))"
+        "import neuralcodec.analysis.plots, sys;"
+        "print(*({'matplotlib.pyplot', 'neuralcodec.core.codec', 'dac'} & {*sys.modules}))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == []

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from neuralcodec import torchaudio_guard
+from neuralcodec.core import torchaudio_guard
 from neuralcodec.quantize.convert import (
     from_dac,
     from_encodec,

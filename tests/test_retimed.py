@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import neuralcodec
-from neuralcodec.audio import write
-from neuralcodec.codec import LatentCodec
+from neuralcodec.core.audio import write
+from neuralcodec.core.codec import LatentCodec
 from neuralcodec.data import clips
-from neuralcodec.wrappers import requantized
-from neuralcodec.wrappers.retimed import Resampled, Stacked, interpolate, retime
-from neuralcodec.wrappers.transform import Mdct, Mel
+from neuralcodec.latent import requantized
+from neuralcodec.latent.mdct import Mdct
+from neuralcodec.latent.mel import Mel
+from neuralcodec.latent.retimed import Resampled, Stacked, interpolate, retime
 
 
 def _speech() -> Tensor:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuralcodec.codec import Chunkable, Codec, LatentCodec, load
-from neuralcodec.registry import REGISTRY
-from neuralcodec.tokens import Tokens
+from neuralcodec.core.codec import Chunkable, Codec, LatentCodec, load
+from neuralcodec.core.registry import REGISTRY
+from neuralcodec.core.tokens import Tokens
 from neuralcodec.weights import WeightsMissing
 from neuralcodec.wrappers import snac as wrapper
 from neuralcodec.wrappers.snac import PUBLISHED, Snac, random_network

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from neuralcodec import audio
+from neuralcodec.core import audio
+from neuralcodec.core.registry import REGISTRY, Entry
 from neuralcodec.metrics import DEFAULT
-from neuralcodec.registry import REGISTRY, Entry
 from neuralcodec.sweep import Plan, make, read
 
 HEAD = 'name = "a"\n'

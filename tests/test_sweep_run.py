@@ -20,17 +20,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from neuralcodec import audio, load, weights
+from neuralcodec import load, weights
+from neuralcodec.core import audio
+from neuralcodec.core.registry import REGISTRY, Entry, Facts
+from neuralcodec.core.tokens import Tokens
 from neuralcodec.data import clips
+from neuralcodec.latent import requantized
+from neuralcodec.latent.mdct import Mdct
 from neuralcodec.metrics import score
-from neuralcodec.registry import REGISTRY, Entry, Facts
 from neuralcodec.sweep import Outcome, Plan, make, read, run
 from neuralcodec.sweep.store import Store, StoreError
 from neuralcodec.sweep.work import run_fit, run_job
-from neuralcodec.tokens import Tokens
-from neuralcodec.wrappers import requantized
-from neuralcodec.wrappers.pcm import Pcm
-from neuralcodec.wrappers.transform import Mdct
+from neuralcodec.wrappers.classical.pcm import Pcm
 
 WriteSweep = Callable[..., Path]
 GRID = """

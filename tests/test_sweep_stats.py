@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from neuralcodec.sweep.stats import frontier, summarise
+from neuralcodec.analysis.stats import frontier, summarise
 
 
 def _rows(values: dict[str, list[float]]) -> pd.DataFrame:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from neuralcodec import chunks
-from neuralcodec.codec import Chunkable, Codec, LatentCodec, find
+from neuralcodec.core import chunks
+from neuralcodec.core.codec import Chunkable, Codec, LatentCodec, find
 from neuralcodec.quantize import ResidualVectorQuantizer
 from neuralcodec.tiny import checkpoint
 from neuralcodec.tiny.codec import Tiny
 from neuralcodec.tiny.model import TinyConfig, TinyModel
-from neuralcodec.tiny.spectra import HOP, analyse, compress, expand, synthesise
+from neuralcodec.tiny.training.spectra import HOP, analyse, compress, expand, synthesise
 
 SMALL = TinyConfig(
     num_codebooks=4,

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from neuralcodec import load
+from neuralcodec.core.registry import REGISTRY
 from neuralcodec.data import clips
 from neuralcodec.metrics import score
-from neuralcodec.registry import REGISTRY
 from neuralcodec.tiny.codec import SHIPPED, Tiny
 
 NAMES = [name for name in REGISTRY if name.startswith("tiny_")]

@@ -16,26 +16,26 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from neuralcodec import audio
+from neuralcodec.core import audio
 from neuralcodec.data import Clip, clips
-from neuralcodec.tiny import recipe as recipes
-from neuralcodec.tiny import train as training
-from neuralcodec.tiny import validation
-from neuralcodec.tiny.balance import Balancer
 from neuralcodec.tiny.codec import Tiny
-from neuralcodec.tiny.corpus import Augmentation, Corpus, Source, find, is_held_out
-from neuralcodec.tiny.discriminator import (
+from neuralcodec.tiny.model import TinyConfig, TinyModel
+from neuralcodec.tiny.training import recipe as recipes
+from neuralcodec.tiny.training import train as training
+from neuralcodec.tiny.training import validation
+from neuralcodec.tiny.training.balance import Balancer
+from neuralcodec.tiny.training.corpus import Augmentation, Corpus, Source, find, is_held_out
+from neuralcodec.tiny.training.discriminator import (
     Discriminator,
     adversarial_loss,
     discriminator_loss,
     feature_loss,
 )
-from neuralcodec.tiny.losses import LOSSES, _spectra
-from neuralcodec.tiny.model import TinyConfig, TinyModel
-from neuralcodec.tiny.optimizers import optimizers
-from neuralcodec.tiny.processes import Processes
-from neuralcodec.tiny.recipe import Recipe, Schedule
-from neuralcodec.tiny.trainer import Diverged, Trainer, add_noise
+from neuralcodec.tiny.training.losses import LOSSES, _spectra
+from neuralcodec.tiny.training.optimizers import optimizers
+from neuralcodec.tiny.training.processes import Processes
+from neuralcodec.tiny.training.recipe import Recipe, Schedule
+from neuralcodec.tiny.training.trainer import Diverged, Trainer, add_noise
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 

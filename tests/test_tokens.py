@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuralcodec.tokens import Tokens, nominal_rates, stack
+from neuralcodec.core.tokens import Tokens, nominal_rates, stack
 
 
 def zeros(*shape: int) -> Tensor:

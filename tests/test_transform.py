@@ -7,12 +7,13 @@ import torch
 from torch import Generator, Tensor
 
 import neuralcodec
-from neuralcodec.codec import Codec, LatentCodec
+from neuralcodec.core.codec import Codec, LatentCodec
 from neuralcodec.data import clips
+from neuralcodec.latent import requantized
+from neuralcodec.latent.mdct import Mdct
+from neuralcodec.latent.mel import Mel
 from neuralcodec.metrics import score
 from neuralcodec.quantize import ResidualVectorQuantizer
-from neuralcodec.wrappers import requantized
-from neuralcodec.wrappers.transform import Mdct, Mel
 
 
 def _speech() -> Tensor:

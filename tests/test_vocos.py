@@ -9,13 +9,13 @@ import torch
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 from torch import Generator, Tensor
 
-from neuralcodec import chunks, torchaudio_guard
-from neuralcodec.codec import Chunkable, Codec, LatentCodec, Streaming
-from neuralcodec.registry import REGISTRY
-from neuralcodec.tokens import Tokens
+from neuralcodec.core import chunks, torchaudio_guard
+from neuralcodec.core.codec import Chunkable, Codec, LatentCodec, Streaming
+from neuralcodec.core.registry import REGISTRY
+from neuralcodec.core.tokens import Tokens
 from neuralcodec.weights import CHECKPOINTS, WeightsMissing
-from neuralcodec.wrappers.encodec_model import random_model
-from neuralcodec.wrappers.vocos import VocosEncodec, VocosMel
+from neuralcodec.wrappers.encodec.model import random_model
+from neuralcodec.wrappers.vocos.codec import VocosEncodec, VocosMel
 
 torchaudio_guard.load()
 

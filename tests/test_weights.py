@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from loopback import CONTENT, SHA256, TOY, Server, cached, put, toy
-from neuralcodec import checksums, weights
-from neuralcodec.registry import REGISTRY
-from neuralcodec.weights import CHECKPOINTS, WeightsMissing
+from neuralcodec import weights
+from neuralcodec.core.registry import REGISTRY
+from neuralcodec.weights import CHECKPOINTS, WeightsMissing, checksums
 
 pytestmark = pytest.mark.usefixtures("own_weights")
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from loopback import CONTENT, SHA256, TOY, Server, cached, put, toy
-from neuralcodec import download, weights
-from neuralcodec.download import CONNECT_SECONDS
-from neuralcodec.weights import CHECKPOINTS, Checkpoint, WeightsMissing
+from neuralcodec import weights
+from neuralcodec.weights import CHECKPOINTS, Checkpoint, WeightsMissing, download
+from neuralcodec.weights.download import CONNECT_SECONDS
 
 pytestmark = pytest.mark.usefixtures("own_weights")
 

@@ -9,25 +9,25 @@ from typing import Any
 __version__ = "0.1.0"
 
 _LAZY = {
-    "load": "neuralcodec.codec",
-    "Codec": "neuralcodec.codec",
-    "LatentCodec": "neuralcodec.codec",
-    "Tokens": "neuralcodec.tokens",
+    "load": "neuralcodec.core.codec",
+    "Codec": "neuralcodec.core.codec",
+    "LatentCodec": "neuralcodec.core.codec",
+    "Tokens": "neuralcodec.core.tokens",
 }
-_SUBMODULES = frozenset(
+_ROOMS = frozenset(
     {
-        "audio",
+        "analysis",
         "bitstream",
         "check",
-        "chunks",
-        "codec",
+        "core",
         "data",
+        "latent",
         "metrics",
-        "plot",
         "quantize",
         "sweep",
-        "tokens",
+        "tiny",
         "weights",
+        "wrappers",
     }
 )
 
@@ -37,6 +37,6 @@ __all__ = ["Codec", "LatentCodec", "Tokens", "__version__", "load"]
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
-    if name in _SUBMODULES:
+    if name in _ROOMS:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

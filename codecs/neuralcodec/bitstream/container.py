@@ -23,8 +23,8 @@ from neuralcodec.bitstream.header import Header, Origin, header_of
 from neuralcodec.bitstream.layout import read_header, take, write_header
 from neuralcodec.bitstream.packing import from_bits, to_bits
 from neuralcodec.bitstream.settings import Setting
-from neuralcodec.files import write_whole
-from neuralcodec.tokens import Tokens
+from neuralcodec.core.files import write_whole
+from neuralcodec.core.tokens import Tokens
 
 Source = str | Path | BinaryIO
 """A file, or a stream of bytes."""

@@ -14,7 +14,7 @@ from neuralcodec.bitstream.fields import BitstreamError
 from neuralcodec.bitstream.packing import width_of
 from neuralcodec.bitstream.settings import Setting
 from neuralcodec.bitstream.side import SideField, describe
-from neuralcodec.tokens import Tokens, nominal_rates
+from neuralcodec.core.tokens import Tokens, nominal_rates
 
 BLOCK_BITS = 8 * 16384
 """About how much of the codes is in a block, with a checksum of its own."""

@@ -1,7 +1,7 @@
 """Does a codec keep what its kind promises? A line a promise: pass, fail, or not applicable.
 
-The lines measure on a second of recorded speech what the protocols of `neuralcodec.codec` say in
-words. They say nothing on how good a codec sounds.
+The lines measure on a second of recorded speech what the codec classes of `neuralcodec.core`
+say in words. They say nothing on how good a codec sounds.
 """
 
 from collections.abc import Callable

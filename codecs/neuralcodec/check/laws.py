@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralcodec import chunks
 from neuralcodec.check.compare import Comparison, codes_apart, is_finite
 from neuralcodec.check.line import Finding, NotApplicable
 from neuralcodec.check.subject import Subject, arrays, clip_of
-from neuralcodec.codec import Streaming
-from neuralcodec.tokens import Tokens
+from neuralcodec.core import chunks
+from neuralcodec.core.codec import Streaming
+from neuralcodec.core.tokens import Tokens
 
 _BATCH = 3
 _CHUNK = 8  # frames, unless the contexts are longer

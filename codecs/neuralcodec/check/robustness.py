@@ -11,7 +11,7 @@ from torch import Tensor
 from neuralcodec.check.compare import codes_apart, is_finite, relative_error, rms
 from neuralcodec.check.line import Finding, NotApplicable
 from neuralcodec.check.subject import Coded, Subject, arrays
-from neuralcodec.tokens import Tokens
+from neuralcodec.core.tokens import Tokens
 
 _ROUNDS = 5
 _GROWTH = 4.0  # times the level of the input, or of what came back first

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from neuralcodec.check.line import NotApplicable
-from neuralcodec.codec import Chunkable, Codec, LatentCodec
+from neuralcodec.core.codec import Chunkable, Codec, LatentCodec
+from neuralcodec.core.registry import REGISTRY, Facts
+from neuralcodec.core.tokens import Tokens
 from neuralcodec.data import clips
-from neuralcodec.registry import REGISTRY, Facts
-from neuralcodec.tokens import Tokens
 
 Coded: TypeAlias = Tokens | Tensor
 """What a codec makes of audio: tokens, or latents `[B, D, frames]` where it has no codes."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # commands import what they need when they run: others then s
     from torch import Tensor
 
     from neuralcodec.bitstream import Header, Info
-    from neuralcodec.codec import Codec
+    from neuralcodec.core.codec import Codec
 
 _STANDARD = "-"
 """In place of a file: standard input or output."""
@@ -31,11 +31,11 @@ _Set = Annotated[
 
 def _names_files(name: str) -> list[str]:
     """List the settings of a codec whose types tell that they may name a file."""
-    from neuralcodec.codec import RVQ_SUFFIX, find
+    from neuralcodec.core.codec import RVQ_SUFFIX, find
 
     parts: list[Any] = [find(name.removesuffix(RVQ_SUFFIX))]
     if name.endswith(RVQ_SUFFIX):
-        from neuralcodec.wrappers import requantized
+        from neuralcodec.latent import requantized
 
         parts.append(requantized.load)
     parameters = [each for part in parts for each in inspect.signature(part).parameters.values()]
@@ -43,7 +43,7 @@ def _names_files(name: str) -> list[str]:
 
 
 def _load(name: str, settings: Mapping[str, Any]) -> "Codec":
-    from neuralcodec import codec as codecs
+    from neuralcodec.core import codec as codecs
 
     built = build(name, settings)
     if not isinstance(built, codecs.Codec):
@@ -56,7 +56,7 @@ def _load(name: str, settings: Mapping[str, Any]) -> "Codec":
 
 def _digest(codec: "Codec", settings: Mapping[str, Any]) -> str:
     """Hash codebooks that were fitted or given, "" where they are the published ones."""
-    from neuralcodec.codec import RVQ_SUFFIX
+    from neuralcodec.core.codec import RVQ_SUFFIX
 
     if not codec.name.endswith(RVQ_SUFFIX) and settings.get("weights") is None:
         return ""
@@ -68,7 +68,7 @@ def _digest(codec: "Codec", settings: Mapping[str, Any]) -> str:
 
 
 def _read_audio(source: str) -> "tuple[Tensor, int]":
-    from neuralcodec import audio
+    from neuralcodec.core import audio
 
     if source != _STANDARD:
         return audio.read(source)
@@ -116,14 +116,14 @@ def _within_full_scale(wav: "Tensor") -> "Tensor":
 
 def _fit_channels(wav: "Tensor", channels: int) -> "Tensor":
     """Keep `[C, T]`, or mix it down and repeat it."""
-    from neuralcodec.audio import mix_down
+    from neuralcodec.core.audio import mix_down
 
     return wav if wav.shape[0] == channels else mix_down(wav).expand(channels, -1)
 
 
 def _beam_setting(name: str, beam_width: int | None) -> dict[str, int]:
     """Give the setting that makes a codec encode with a beam."""
-    from neuralcodec.codec import RVQ_SUFFIX, settings_of
+    from neuralcodec.core.codec import RVQ_SUFFIX, settings_of
 
     if beam_width is None:
         return {}
@@ -143,7 +143,8 @@ def encode(
     setting: _Set = None,
 ) -> None:
     """Encode audio of any rate and channels to a file of tokens."""
-    from neuralcodec import audio, bitstream, chunks
+    from neuralcodec import bitstream
+    from neuralcodec.core import audio, chunks
 
     given = parse(setting)
     _check_target(target)
@@ -208,7 +209,7 @@ def _check_codec(codec: "Codec", header: "Header") -> None:
 
 
 def _write_audio(target: str, wav: "Tensor", sample_rate: int, subtype: str) -> None:
-    from neuralcodec import audio
+    from neuralcodec.core import audio
 
     ending = ".wav" if target == _STANDARD else Path(target).suffix.lower()
     with tempfile.TemporaryDirectory() as folder:
@@ -231,7 +232,8 @@ def decode(
     ] = False,
 ) -> None:
     """Decode a file of tokens to audio of the original's rate and length."""
-    from neuralcodec import audio, bitstream, chunks
+    from neuralcodec import bitstream
+    from neuralcodec.core import audio, chunks
 
     given = parse(setting)
     _check_target(target, (".flac", ".wav"))

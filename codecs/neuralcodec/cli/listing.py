@@ -5,10 +5,10 @@ from typing import Any
 
 import typer
 
-from neuralcodec import codec as codecs
 from neuralcodec import weights
 from neuralcodec.cli.table import table
-from neuralcodec.registry import REGISTRY, Entry, Facts
+from neuralcodec.core import codec as codecs
+from neuralcodec.core.registry import REGISTRY, Entry, Facts
 
 _HEADER = "codec|audio|frames/s|codebooks|entries|kbit/s|weights|needs|runs here|settings|what"
 

@@ -15,7 +15,7 @@ def metrics(
     metric: Annotated[list[str] | None, typer.Option(help="Name; may be given again.")] = None,
 ) -> None:
     """Score an audio file against its reference; both are mixed down, the rates made equal."""
-    from neuralcodec import audio
+    from neuralcodec.core import audio
     from neuralcodec.metrics import DEFAULT, METRICS, score
 
     wanted, rate = audio.read(reference)

@@ -59,8 +59,8 @@ def sweep(
 def _draw(folder: Path) -> None:
     import pandas as pd
 
+    from neuralcodec.analysis.plots import save_all
     from neuralcodec.metrics import METRICS
-    from neuralcodec.plot import save_all
 
     path = folder / "results.csv"
     if not path.is_file():

@@ -21,9 +21,9 @@ def train(
     Started by torchrun, as `torchrun --nproc-per-node 2 -m neuralcodec train FILE`, processes share
     each batch.
     """
-    from neuralcodec.tiny import recipe as recipes
-    from neuralcodec.tiny import train as training
-    from neuralcodec.tiny.trainer import Diverged
+    from neuralcodec.tiny.training import recipe as recipes
+    from neuralcodec.tiny.training import train as training
+    from neuralcodec.tiny.training.trainer import Diverged
 
     recipe = recipes.read(file)
     out = out or Path("training") / recipe.name

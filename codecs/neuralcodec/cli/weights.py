@@ -4,10 +4,11 @@ from typing import Annotated
 
 import typer
 
-from neuralcodec import checksums, weights
+from neuralcodec import weights
 from neuralcodec.cli.table import table
-from neuralcodec.names import unknown
-from neuralcodec.registry import REGISTRY
+from neuralcodec.core.names import unknown
+from neuralcodec.core.registry import REGISTRY
+from neuralcodec.weights import checksums
 
 app = typer.Typer(help="The published files that the codecs load.", no_args_is_help=True)
 

@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
-from neuralcodec import audio
-from neuralcodec.audio import KINDS
+from neuralcodec.core import audio
+from neuralcodec.core.audio import KINDS
+from neuralcodec.core.names import unknown
 from neuralcodec.data.starter_set import SPLITS, STARTER
-from neuralcodec.names import unknown
 
 MANIFEST = "manifest.csv"
 """A folder that holds a file of this name is read through it."""

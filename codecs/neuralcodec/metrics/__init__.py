@@ -10,10 +10,10 @@ metric's package is imported when the metric is asked for.
 from collections.abc import Iterable, Mapping
 from math import nan
 
-from neuralcodec.audio import KINDS
+from neuralcodec.core.audio import KINDS
+from neuralcodec.core.names import unknown
 from neuralcodec.metrics.registry import DEFAULT, METRICS, Metric, find, table
 from neuralcodec.metrics.signals import Signal, Undefined, check_pair
-from neuralcodec.names import unknown
 
 __all__ = ["DEFAULT", "METRICS", "Metric", "Scores", "Undefined", "score", "table"]
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from neuralcodec import torchaudio_guard
+from neuralcodec.core import torchaudio_guard
 from neuralcodec.metrics.signals import Signal, check_pair
 
 WINDOWS = (32, 64, 128, 256, 512, 1024, 2048)

@@ -11,7 +11,7 @@ import pesq
 import torch
 from torch import Tensor
 
-from neuralcodec.audio import resample
+from neuralcodec.core.audio import resample
 from neuralcodec.metrics.signals import (
     Signal,
     Undefined,

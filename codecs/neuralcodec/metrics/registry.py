@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import TypeAlias
 
-from neuralcodec.audio import KINDS
+from neuralcodec.core.audio import KINDS
+from neuralcodec.core.names import unknown
 from neuralcodec.metrics.signals import Signal
-from neuralcodec.names import unknown
 
 Function: TypeAlias = Callable[[Signal, Signal, int], float]
 

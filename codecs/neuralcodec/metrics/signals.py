@@ -32,7 +32,7 @@ def check_signal(name: str, signal: Signal) -> Tensor:
     if any(size != 1 for size in shape[:-1]):
         raise ValueError(
             f"{name} must be one channel of one clip, got {shape}: "
-            f"mix down (neuralcodec.audio.mix_down) or score each channel"
+            f"mix down (neuralcodec.core.audio.mix_down) or score each channel"
         )
     if isinstance(signal, np.ndarray):
         if not np.issubdtype(signal.dtype, np.floating):

@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 import visqol as package
 
-from neuralcodec.audio import resample
+from neuralcodec.core.audio import resample
 from neuralcodec.metrics.signals import (
     Signal,
     Undefined,

@@ -12,12 +12,12 @@ from pydantic import (
     field_validator,
 )
 
-from neuralcodec import codec as codecs
-from neuralcodec import settings_file
-from neuralcodec.audio import KINDS
+from neuralcodec.core import codec as codecs
+from neuralcodec.core import settings_file
+from neuralcodec.core.audio import KINDS
+from neuralcodec.core.names import unknown
+from neuralcodec.core.registry import REGISTRY
 from neuralcodec.metrics import DEFAULT, METRICS
-from neuralcodec.names import unknown
-from neuralcodec.registry import REGISTRY
 
 Setting = bool | int | float | str
 

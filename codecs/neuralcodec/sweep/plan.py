@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from neuralcodec import codec as codecs
+from neuralcodec.core import codec as codecs
+from neuralcodec.core.registry import REGISTRY
 from neuralcodec.data import Clip, clips
-from neuralcodec.registry import REGISTRY
+from neuralcodec.latent import requantized
 from neuralcodec.sweep.config import Axes, Base, Experiment, Setting
-from neuralcodec.wrappers import requantized
 
 SMALLEST_CODEBOOK = 2
 DEFAULT_CODEBOOKS = (8,)

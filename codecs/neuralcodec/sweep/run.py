@@ -26,8 +26,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from neuralcodec import codec as codecs
-from neuralcodec.files import write_whole
+from neuralcodec.core import codec as codecs
+from neuralcodec.core.files import write_whole
 from neuralcodec.sweep.plan import Fit, Job, Key, Plan, Setup
 from neuralcodec.sweep.store import Row, Store
 from neuralcodec.sweep.work import (

@@ -13,15 +13,15 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from neuralcodec import codec as codecs
-from neuralcodec.audio import fit_length, mix_down, resample
-from neuralcodec.files import write_whole
+from neuralcodec.core import codec as codecs
+from neuralcodec.core.audio import fit_length, mix_down, resample
+from neuralcodec.core.files import write_whole
+from neuralcodec.core.tokens import Tokens
+from neuralcodec.latent import requantized
 from neuralcodec.metrics import METRICS, score
 from neuralcodec.quantize import ResidualVectorQuantizer
 from neuralcodec.sweep.plan import Fit, Job, Key, Setup
 from neuralcodec.sweep.store import Row
-from neuralcodec.tokens import Tokens
-from neuralcodec.wrappers import requantized
 
 T = TypeVar("T")
 

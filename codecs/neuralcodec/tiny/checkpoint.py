@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from neuralcodec.files import write_whole
+from neuralcodec.core.files import write_whole
 from neuralcodec.quantize import ResidualVectorQuantizer
 from neuralcodec.tiny.model import TinyConfig, TinyModel
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from neuralcodec.audio import check_wav, fit_length
+from neuralcodec.core.audio import check_wav, fit_length
+from neuralcodec.core.checks import check_cover, check_depth, check_latents, codes_of
+from neuralcodec.core.network import seeded
+from neuralcodec.core.tokens import Tokens
 from neuralcodec.quantize import ResidualVectorQuantizer
 from neuralcodec.tiny.checkpoint import load_model
 from neuralcodec.tiny.model import SAMPLE_RATE, TinyConfig, TinyModel
-from neuralcodec.tokens import Tokens
-from neuralcodec.wrappers.checks import check_cover, check_depth, check_latents, codes_of
-from neuralcodec.wrappers.network import seeded
 
 SHIPPED = Path(__file__).parent / "shipped"
 """Folder of the checkpoints that come along, each with its model card."""

@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralcodec import torchaudio_guard
-from neuralcodec.audio import check_wav, fit_length
-from neuralcodec.names import unknown
+from neuralcodec.core import torchaudio_guard
+from neuralcodec.core.audio import check_wav, fit_length
+from neuralcodec.core.checks import check_cover, check_depth, check_latents, codes_of
+from neuralcodec.core.names import unknown
+from neuralcodec.core.network import fold_weight_norm, load_saved, seeded, seen
+from neuralcodec.core.tokens import Tokens
 from neuralcodec.quantize import ResidualVectorQuantizer
-from neuralcodec.tokens import Tokens
 from neuralcodec.weights import locate
-from neuralcodec.wrappers.checks import check_cover, check_depth, check_latents, codes_of
-from neuralcodec.wrappers.network import fold_weight_norm, load_saved, seeded, seen
 
 torchaudio_guard.load()
 

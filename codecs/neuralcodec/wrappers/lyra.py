@@ -26,16 +26,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuralcodec import weights as checkpoints
-from neuralcodec.audio import check_wav, fit_length
-from neuralcodec.quantize import ResidualVectorQuantizer
-from neuralcodec.tokens import Tokens
-from neuralcodec.wrappers.checks import (
+from neuralcodec.core.audio import check_wav, fit_length
+from neuralcodec.core.checks import (
     check_depth,
     check_frames,
     check_latents,
     check_piece,
     codes_of,
 )
+from neuralcodec.core.tokens import Tokens
+from neuralcodec.quantize import ResidualVectorQuantizer
 
 _SAMPLE_RATE, _HOP, _DIM = 16_000, 320, 64
 _LEVELS, _ENTRIES = 46, 16

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralcodec.audio import check_wav, fit_length
-from neuralcodec.names import unknown
-from neuralcodec.tokens import Tokens
+from neuralcodec.core.audio import check_wav, fit_length
+from neuralcodec.core.checks import check_cover, check_depth, check_latents, check_tokens
+from neuralcodec.core.names import unknown
+from neuralcodec.core.network import fold_weight_norm, load_saved, seeded
+from neuralcodec.core.tokens import Tokens
 from neuralcodec.weights import locate
-from neuralcodec.wrappers.checks import check_cover, check_depth, check_latents, check_tokens
-from neuralcodec.wrappers.network import fold_weight_norm, load_saved, seeded
 
 with warnings.catch_warnings():
     # The package scripts a function on import, which torch has come to advise against.

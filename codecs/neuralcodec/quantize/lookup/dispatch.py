@@ -16,7 +16,8 @@ _KERNELS = {"cpu": "numba", "cuda": "cuda"}  # the backend of ours for a type of
 
 
 def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"neuralcodec.quantize.lookup.{name}")
+    place = "cpu.numba" if name == "numba" else name
+    return importlib.import_module(f"neuralcodec.quantize.lookup.{place}")
 
 
 def backends() -> dict[str, str | None]:

@@ -1,0 +1,1 @@
+"""What every room of the package uses: audio, tokens, the codec class, the registry."""

@@ -1,0 +1,217 @@
+"""Every codec by name: where it lives, what it needs, and its rates, known before it is built.
+
+Rates stand here so that they can be told without weights and without importing a model; a codec
+that is built has the same, which the tests hold.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from neuralcodec.core.tokens import nominal_rates
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a codec before it is built, for one that has no settings to change it.
+
+    Attributes:
+        sample_rate: Hz.
+        channels: of the audio.
+        frame_rates: Hz, one a codebook.
+        codebook_sizes: entries, one a codebook; empty for a latent codec without codebooks.
+        is_causal: whether a token depends on no later audio than its own frame.
+        dim: width of the latents; None where they can't be reached.
+        depths: numbers of codebooks that the codec can run at; empty for all from 1.
+    """
+
+    sample_rate: int
+    channels: int
+    frame_rates: tuple[float, ...]
+    codebook_sizes: tuple[int, ...]
+    is_causal: bool
+    dim: int | None = None
+    depths: tuple[int, ...] = ()
+
+    @property
+    def bitrates_kbps(self) -> tuple[float, ...]:
+        """Nominal kbit/s at each number of codebooks, rising."""
+        depths = self.depths or range(1, len(self.codebook_sizes) + 1)
+        return tuple(
+            nominal_rates(self.frame_rates[:depth], self.codebook_sizes[:depth])[1]
+            for depth in depths
+        )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a codec lives.
+
+    Attributes:
+        module: that is imported when the codec is asked for.
+        attribute: its class.
+        extra: what installs the packages it needs; None where the core does.
+        summary: one line on it.
+        package: that it wraps, as it is imported; None where the core has it.
+        fixed: settings of the class that this name decides.
+        facts: None where they depend on settings.
+        checkpoints: names in `neuralcodec.weights.CHECKPOINTS` of the files that it loads.
+    """
+
+    module: str
+    attribute: str
+    extra: str | None
+    summary: str
+    package: str | None = None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    facts: Facts | None = None
+    checkpoints: tuple[str, ...] = ()
+
+
+_CLASSICAL = "neuralcodec.wrappers.classical.ffmpeg"
+_ENCODEC = "neuralcodec.wrappers.encodec.codec"
+_DAC = "neuralcodec.wrappers.dac"
+_VOCOS = "neuralcodec.wrappers.vocos.codec"
+_HUGGINGFACE = "neuralcodec.wrappers.transformers.codec"
+_MIMI = "neuralcodec.wrappers.transformers.mimi"
+_SNAC = "neuralcodec.wrappers.snac"
+
+
+def _dac(model: str, sample_rate: int, hop_length: int, depth: int) -> Entry:
+    return Entry(
+        _DAC,
+        "Dac",
+        "codecs",
+        f"DAC at {sample_rate / 1000:g} kHz (Kumar et al. 2023)",
+        package="dac",
+        fixed={"model": model},
+        facts=Facts(
+            sample_rate, 1, (sample_rate / hop_length,) * depth, (1024,) * depth, False, dim=1024
+        ),
+        checkpoints=(f"dac_{model}",),
+    )
+
+
+def _snac(
+    model: str, sample_rate: int, hop_length: int, strides: tuple[int, ...], dim: int
+) -> Entry:
+    rates = tuple(sample_rate / hop_length / stride for stride in strides)
+    return Entry(
+        _SNAC,
+        "Snac",
+        "codecs",
+        f"SNAC at {sample_rate / 1000:g} kHz, a frame rate a codebook (Siuzdak et al. 2024)",
+        package="snac",
+        fixed={"model": model},
+        facts=Facts(sample_rate, 1, rates, (4096,) * len(strides), False, dim=dim),
+        checkpoints=(f"snac_{model}_config", f"snac_{model}"),
+    )
+
+
+def _tiny(frame_rate: float, dim: int) -> Entry:
+    return Entry(
+        "neuralcodec.tiny.codec",
+        "Tiny",
+        None,
+        f"our own at {frame_rate:g} Hz, trained on speech; comes along",
+        fixed={"model": f"{frame_rate:g}hz"},
+        facts=Facts(16000, 1, (frame_rate,) * 8, (1024,) * 8, False, dim=dim),
+    )
+
+
+REGISTRY: dict[str, Entry] = {
+    "tiny_25hz": _tiny(25.0, 128),
+    "tiny_50hz": _tiny(50.0, 64),
+    "tiny_100hz": _tiny(100.0, 32),
+    "encodec_24khz": Entry(
+        _ENCODEC,
+        "Encodec24khz",
+        "codecs",
+        "EnCodec at 24 kHz (Defossez et al. 2022)",
+        package="encodec",
+        facts=Facts(24000, 1, (75.0,) * 32, (1024,) * 32, True, dim=128),
+        checkpoints=("encodec_24khz",),
+    ),
+    "encodec_48khz": Entry(
+        _ENCODEC,
+        "Encodec48khz",
+        "codecs",
+        "EnCodec at 48 kHz, stereo, in segments of 1 s",
+        package="encodec",
+        facts=Facts(48000, 2, (150 / 0.99,) * 16, (1024,) * 16, False),
+        checkpoints=("encodec_48khz",),
+    ),
+    "dac_44khz": _dac("44khz", 44100, 512, 9),
+    "dac_24khz": _dac("24khz", 24000, 320, 32),
+    "dac_16khz": _dac("16khz", 16000, 320, 12),
+    "vocos_encodec_24khz": Entry(
+        _VOCOS,
+        "VocosEncodec",
+        "codecs",
+        "EnCodec's tokens, decoded by Vocos (Siuzdak 2023)",
+        package="vocos",
+        facts=Facts(24000, 1, (75.0,) * 16, (1024,) * 16, False, dim=128, depths=(2, 4, 8, 16)),
+        checkpoints=("encodec_24khz", "vocos_encodec_24khz_config", "vocos_encodec_24khz"),
+    ),
+    "vocos_mel_24khz": Entry(
+        _VOCOS,
+        "VocosMel",
+        "codecs",
+        "log-mel frames, decoded by Vocos",
+        package="vocos",
+        facts=Facts(24000, 1, (93.75,), (), False, dim=100),
+        checkpoints=("vocos_mel_24khz_config", "vocos_mel_24khz"),
+    ),
+    "lyra_v2": Entry(
+        "neuralcodec.wrappers.lyra",
+        "Lyra",
+        "codecs",
+        "SoundStream as in Lyra v2 (Zeghidour et al. 2021), speech",
+        package="ai_edge_litert",
+        facts=Facts(16000, 1, (50.0,) * 46, (16,) * 46, True, dim=64),
+        checkpoints=("lyra_encoder", "lyra_quantizer", "lyra_decoder"),
+    ),
+    "mimi": Entry(
+        _MIMI,
+        "Mimi",
+        "codecs",
+        "Mimi, the codec of Moshi (Defossez et al. 2024)",
+        package="transformers",
+        facts=Facts(24000, 1, (12.5,) * 32, (2048,) * 32, True, dim=512),
+        checkpoints=("mimi_config", "mimi"),
+    ),
+    "xcodec": Entry(
+        _HUGGINGFACE,
+        "XCodec",
+        "codecs",
+        "X-Codec, acoustic and semantic in one (Ye et al. 2024)",
+        package="transformers",
+        facts=Facts(16000, 1, (50.0,) * 8, (1024,) * 8, False, dim=1024),
+        checkpoints=("xcodec_config", "xcodec"),
+    ),
+    "huggingface": Entry(
+        _HUGGINGFACE,
+        "HuggingFace",
+        "codecs",
+        "EnCodec, DAC, Mimi or X-Codec by the name or folder of a transformers model",
+        package="transformers",
+    ),
+    "snac_24khz": _snac("24khz", 24000, 512, (4, 2, 1), 768),
+    "snac_32khz": _snac("32khz", 32000, 384, (8, 4, 2, 1), 1024),
+    "snac_44khz": _snac("44khz", 44100, 384, (8, 4, 2, 1), 1024),
+    "mdct": Entry(
+        "neuralcodec.latent.mdct", "Mdct", None, "sine-window MDCT, exact without a quantizer"
+    ),
+    "mel": Entry("neuralcodec.latent.mel", "Mel", None, "log-mel frames, Griffin-Lim"),
+    "opus": Entry(_CLASSICAL, "Opus", None, "Opus (RFC 6716), variable bitrate"),
+    "mp3": Entry(_CLASSICAL, "Mp3", None, "MPEG layer III (LAME)"),
+    "aac": Entry(_CLASSICAL, "Aac", None, "AAC-LC (FFmpeg)"),
+    "codec2": Entry(
+        "neuralcodec.wrappers.classical.codec2",
+        "Codec2",
+        None,
+        "Codec 2 of Debian, 0.7-3.2 kbit/s, speech",
+    ),
+    "pcm": Entry("neuralcodec.wrappers.classical.pcm", "Pcm", None, "uniform samples of 1-16 bits"),
+}
+"""Every codec by name."""

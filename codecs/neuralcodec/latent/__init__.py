@@ -1,0 +1,1 @@
+"""Codecs made of parts: transforms, and any codec's latents under another quantizer or rate."""

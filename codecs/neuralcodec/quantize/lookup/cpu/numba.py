@@ -1,0 +1,106 @@
+"""Codebook lookup on CPUs: a tile of vectors stays in the cache while all levels are searched."""
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from neuralcodec.quantize.lookup.books import Books, Found, not_finite
+from neuralcodec.quantize.lookup.cpu.beam import beam_search, extend_beams
+from neuralcodec.quantize.lookup.cpu.packing import empty_tiles, float_parts, load_tile, pack, view
+from neuralcodec.quantize.lookup.cpu.threads import spread
+from neuralcodec.quantize.lookup.cpu.tile import TILE, nearest_of_tile
+
+__all__ = ["beam_search", "extend_beams", "search", "unavailable"]
+
+_VECTORS = TILE.vectors
+_CACHED = 1 << 17  # numbers of a codebook to hold against several tiles
+_TILES = 8
+
+
+def unavailable() -> str | None:
+    """Say why this backend can't run here; None: it can."""
+    return None
+
+
+@njit(nogil=True, cache=True)
+def _search(memory, length, strides, entries, book, bias, codes, sums, errors, start, stop):  # type: ignore[no-untyped-def]
+    """Search vectors `start..stop-1`; False if one is not finite.
+
+    `sums` `[N, D]` and `errors` `[N]` are filled in unless they are empty.
+    """
+    levels, _, dim = entries.shape
+    groups = len(bias) // levels // TILE.entries
+    # A part of the codebook stays in the cache while several tiles are held against it.
+    step = max(1, _CACHED // (TILE.entries * dim))
+    count = _TILES if step < groups else 1
+    tiles = empty_tiles(count, dim)  # the residuals, one to a column
+    least = np.empty((count, _VECTORS), np.float32)
+    found = np.empty((count, _VECTORS), np.int32)
+    for base in range(start, stop, count * _VECTORS):
+        used = min(count, -(-(stop - base) // _VECTORS))
+        for i in range(used):
+            first = base + i * _VECTORS
+            number = min(_VECTORS, stop - first)
+            if not load_tile(memory, length, strides, first, number, dim, tiles[i]):
+                return False
+        for k in range(levels):
+            least[:] = np.inf
+            found[:] = -1
+            for group in range(0, groups, step):
+                some = min(step, groups - group)
+                for i in range(used):
+                    nearest_of_tile(
+                        tiles[i], book, bias, k, group, some, groups, dim, least[i], found[i]
+                    )
+            for i in range(used):
+                first = base + i * _VECTORS
+                for j in range(min(_VECTORS, stop - first)):
+                    code = found[i, j]
+                    if code < 0:
+                        return False
+                    b, t = divmod(first + j, length)
+                    codes[b, k, t] = code
+                    if k + 1 < levels or len(errors):
+                        row = entries[k, code]
+                        for d in range(dim):
+                            tiles[i, d * _VECTORS + j] -= row[d]
+        for i in range(used):
+            first = base + i * _VECTORS
+            for n in range(first, min(first + _VECTORS, stop)):
+                if len(errors):
+                    square = np.float32(0)
+                    for d in range(dim):
+                        square += tiles[i, d * _VECTORS + n - first] ** 2
+                    errors[n] = square
+                if len(sums):
+                    b, t = divmod(n, length)
+                    sums[n] = entries[0, codes[b, 0, t]]
+                    for k in range(1, levels):
+                        sums[n] += entries[k, codes[b, k, t]]
+    return True
+
+
+def search(
+    vectors: Tensor, books: Books, *, quantized: bool = False, squared_error: bool = False
+) -> Found:
+    """Find the nearest entry of every level: see `lookup.search`."""
+    batch, length, dim = vectors.shape
+    codes = torch.empty(batch, len(books.sizes), length, dtype=torch.int64)
+    sums = torch.empty(batch, length, dim) if quantized else torch.empty(0, 0, dim)
+    errors = torch.empty(batch, length) if squared_error else torch.empty(0, 0)
+    packed = pack(books)
+    for b, t in float_parts(vectors):
+        part = vectors[b, t].float()
+        source = view(part)
+        arrays = (
+            *(packed.entries, packed.book, packed.bias, codes[b, :, t].numpy()),
+            *(sums[b, t].reshape(-1, dim).numpy(), errors[b, t].reshape(-1).numpy()),
+        )
+
+        def work(start: int, stop: int, source=source, arrays=arrays) -> bool:  # type: ignore[no-untyped-def]
+            return bool(_search(*source, *arrays, start, stop))
+
+        if not all(spread(work, part.shape[0] * part.shape[1], _VECTORS)):
+            raise not_finite("vectors")
+    return Found(codes.mT, sums if quantized else None, errors if squared_error else None)

@@ -1,0 +1,1 @@
+"""Training of the tiny codec: data, losses, optimisers, checkpoints."""

@@ -1,0 +1,176 @@
+"""Codec 2: speech at 700-3200 bit/s (Rowe 2011), by the programs of Debian's package `codec2`.
+
+The codec of digital radio, at the rates of the coarsest neural codecs: a vocoder that sends pitch,
+spectral envelope and voicing, no waveform. So measures that compare waveforms mean nothing for it.
+
+The programs run once a clip and talk through pipes. A frame has a fixed number of bits, and its
+bytes are its tokens, the k-th that of codebook k. What `c2enc` adds to fill the last byte of a
+frame is left out: where four bits are left they are a codebook of 16 entries, so that the bitrate
+is that of the mode. They are no stages of refinement: without all its bytes a frame says nothing.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuralcodec.core.audio import fit_length
+from neuralcodec.core.checks import check_depth, check_frames, codes_of
+from neuralcodec.core.tokens import Tokens
+from neuralcodec.wrappers.classical.pcm import check_input
+
+_SAMPLE_RATE = 8000
+_ENCODER, _DECODER = "c2enc", "c2dec"
+_FULL_SCALE = 32768  # the programs take and give 16-bit samples
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """What is fixed in a mode.
+
+    Attributes:
+        length: samples of a frame.
+        bits: of a frame.
+        delay: samples by which decoded audio lags. A vocoder keeps no phase that would tell, but
+            on harmonics whose level rises and falls slowly the level does: 160.0 samples in 3200,
+            1600 and 1300, 160-167 in 2400, 1400 and 1200, which smooth it in time, 240.0 in 700C.
+    """
+
+    length: int
+    bits: int
+    delay: int
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Entries of the codebooks: whole bytes, and what is left."""
+        rest = self.bits % 8
+        return (256,) * (self.bits // 8) + ((2**rest,) if rest else ())
+
+
+_MODES: Mapping[str, _Frames] = {
+    "3200": _Frames(160, 64, 160),
+    "2400": _Frames(160, 48, 160),
+    "1600": _Frames(320, 64, 160),
+    "1400": _Frames(320, 56, 160),
+    "1300": _Frames(320, 52, 160),
+    "1200": _Frames(320, 48, 160),
+    "700C": _Frames(320, 28, 240),
+}
+
+
+def _run(program: str, mode: str, data: bytes) -> bytes:
+    done = subprocess.run([program, mode, "-", "-"], input=data, capture_output=True, check=False)
+    if done.returncode:
+        said = " ".join(done.stderr.decode(errors="replace").split())
+        raise OSError(f"{program} {mode} failed with status {done.returncode}: {said}")
+    return done.stdout
+
+
+def _check_programs(mode: str) -> None:
+    """Check that the programs are here and have the mode; without arguments they list theirs."""
+    for program in (_ENCODER, _DECODER):
+        if shutil.which(program) is None:
+            raise FileNotFoundError(
+                f"codec 'codec2' needs the program {program}: apt-get install codec2"
+            )
+        said = subprocess.run([program], capture_output=True, check=False)
+        words = (said.stdout + said.stderr).decode(errors="replace").replace("|", " ").split()
+        if mode not in words:
+            there = [known for known in _MODES if known in words]
+            raise ValueError(f"this {program} has no mode {mode!r}, only {', '.join(there)}")
+
+
+class Codec2:
+    """Codec 2, a `Codec`, at 8 kHz.
+
+    Args:
+        mode: "3200", "2400", "1600", "1400", "1300", "1200" (bit/s, also as a number) or "700C".
+
+    Attributes:
+        depths: numbers of codebooks that it can run at: all of them.
+        delay_samples: by which the decoder lags; taken off.
+
+    Raises:
+        ValueError: if there is no such mode, or the programs installed here lack it.
+        FileNotFoundError: if the programs are missing; the cure is given.
+    """
+
+    name = "codec2"
+    sample_rate = _SAMPLE_RATE
+    channels = 1
+    is_causal = True
+
+    def __init__(self, mode: str | int = "3200") -> None:
+        mode = str(mode)  # a command line can't tell "3200" from 3200
+        if mode not in _MODES:
+            raise ValueError(f"mode of codec2 must be one of {', '.join(_MODES)}, got {mode!r}")
+        _check_programs(mode)
+        self.mode, self._frames = mode, _MODES[mode]
+        self.codebook_sizes = self._frames.sizes
+        self.num_codebooks = len(self.codebook_sizes)
+        self.frame_rates = (_SAMPLE_RATE / self._frames.length,) * self.num_codebooks
+        self.depths = (self.num_codebooks,)
+        self.delay_samples = self._frames.delay
+
+    def encode(self, wav: Tensor, num_codebooks: int | None = None) -> Tokens:
+        """Encode `wav [B, 1, T]` in [-1, 1] to the bytes of its frames, `[B, K, frames]`.
+
+        Zeros are added at the end, to make up for the delay and to fill the last frame.
+
+        Args:
+            wav: the audio.
+            num_codebooks: K or None; fewer are no coding.
+
+        Raises:
+            ValueError: if `wav` has another shape, NaN, or samples beyond +-1, or `num_codebooks`
+                is not K.
+            OSError: if the program fails.
+        """
+        check_depth(num_codebooks, self.depths)
+        check_input(wav, None)
+        padded = fit_length(wav[:, 0], self._count(wav.shape[-1]) * self._frames.length)
+        steps = (padded.detach().cpu().double() * _FULL_SCALE).round().clamp(max=_FULL_SCALE - 1)
+        frames = [
+            np.frombuffer(_run(_ENCODER, self.mode, clip.tobytes()), np.uint8)
+            for clip in steps.numpy().astype("<i2")
+        ]
+        codes = np.stack(frames).reshape(len(wav), -1, self.num_codebooks).astype(np.int64)
+        codes[..., -1] >>= self._spare
+        return Tokens(
+            torch.from_numpy(codes).mT.contiguous(),
+            frame_rates=self.frame_rates,
+            codebook_sizes=self.codebook_sizes,
+            sample_rate=_SAMPLE_RATE,
+            num_samples=wav.shape[-1],
+        )
+
+    def decode(self, tokens: Tokens) -> Tensor:
+        """Decode to wav `[B, 1, num_samples]` float32 in [-1, 1].
+
+        Raises:
+            ValueError: if the tokens are of another codec or mode, or too few or many.
+            OSError: if the program fails.
+        """
+        codes = codes_of(self, tokens).mT.cpu().numpy()  # [B, frames, K]
+        check_depth(tokens.num_codebooks, self.depths)
+        check_frames(codes.shape[1], self._count(tokens.num_samples), tokens.num_samples)
+        codes[..., -1] <<= self._spare
+        clips = [
+            np.frombuffer(_run(_DECODER, self.mode, clip.tobytes()), "<i2")
+            for clip in codes.astype(np.uint8)
+        ]
+        wav = torch.from_numpy(np.stack(clips).astype(np.float32) / _FULL_SCALE)[:, None]
+        return fit_length(wav[..., self.delay_samples :], tokens.num_samples)
+
+    @property
+    def _spare(self) -> int:
+        """Bits that `c2enc` adds to fill the last byte of a frame."""
+        return -self._frames.bits % 8
+
+    def _count(self, samples: int) -> int:
+        """Count the frames that a clip takes."""
+        return -(-(samples + self.delay_samples) // self._frames.length)

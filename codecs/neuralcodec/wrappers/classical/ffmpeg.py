@@ -1,0 +1,346 @@
+"""Opus, MP3 and AAC in memory: the codecs in daily use, as baselines.
+
+libopus (RFC 6716), LAME and FFmpeg's AAC-LC encoder through PyAV. A token is a byte of a packet, so
+that the bitrate of the tokens is that of the bytes really produced, over the length of the clip:
+
+- Counted are the payloads of the packets, all that decoding the clip takes. That includes what
+  the encoder's delay costs: a clip of T samples and a delay of d take ceil((T + d) / frame)
+  packets. What an encoder gives beyond them when flushed is thrown away and not counted.
+- Not counted is what transport carries anyway, in `Tokens.side`: the packet sizes (a container or
+  a network packet knows them) and the delay (OpusHead's pre-skip, LAME's tag, MP4's edit list).
+
+A clip's rate is hence only about the one that was asked for: encoders of variable bitrate follow
+the signal, and in short clips the packets for the delay weigh in.
+
+None is causal: a packet is made with knowledge of samples after the ones it stands for, 2.5-6.5 ms
+in Opus, a frame or more in MP3 (which moves bits between frames besides) and AAC.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from itertools import accumulate
+from typing import Literal
+
+import av
+import numpy as np
+import torch
+from av.audio.codeccontext import AudioCodecContext
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neuralcodec.core.audio import resample
+from neuralcodec.core.tokens import Tokens
+from neuralcodec.wrappers.classical.pcm import check_input
+
+_OPUS_RATE = 48000  # Hz: the clock of Opus, at which FFmpeg always decodes it
+_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+
+# What the resamplers and filters inside SILK add to the pre-skip, in samples at 48 kHz, in its
+# narrow, medium and wide band; CELT adds nothing. It differs with frequency, so these are the
+# shifts of highest SI-SDR, averaged over six clips of speech (libopus 1.6, 6-20 kbit/s, all five
+# sample rates). Without them SI-SDR is 0.1-3 dB lower, and the lag up to 0.6 samples at 16 kHz.
+_SILK_LAG = (2, -2, -1)
+
+# kbit/s that the MPEG tables have (ISO/IEC 11172-3, 13818-3 and, below 16 kHz, MPEG 2.5).
+_MP3_V1 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+_MP3_V2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+_MP3_KBPS: dict[int, tuple[int, ...]] = {
+    **dict.fromkeys((8000, 11025, 12000), _MP3_V2[:8]),
+    **dict.fromkeys((16000, 22050, 24000), _MP3_V2),
+    **dict.fromkeys((32000, 44100, 48000), _MP3_V1),
+}
+
+_AAC_RATES = (
+    *(7350, 8000, 11025, 12000, 16000, 22050, 24000),
+    *(32000, 44100, 48000, 64000, 88200, 96000),
+)
+
+
+def _context(
+    name: str, mode: Literal["r", "w"], sample_rate: int, options: Mapping[str, str]
+) -> AudioCodecContext:
+    context = av.CodecContext.create(name, mode)
+    assert isinstance(context, AudioCodecContext)
+    context.sample_rate = sample_rate
+    context.layout = "mono"
+    context.options = dict(options)
+    return context
+
+
+def _compress(context: AudioCodecContext, samples: NDArray[np.float32]) -> tuple[list[bytes], int]:
+    """Encode `samples [T]`; give the packets that hold them, and the delay in samples."""
+    frame = av.AudioFrame.from_ndarray(samples[None], format=context.format.name, layout="mono")
+    frame.sample_rate = context.sample_rate
+    frame.pts, frame.time_base = 0, Fraction(1, context.sample_rate)
+    packets = [*context.encode(frame), *context.encode(None)]
+    delay = -(packets[0].pts or 0)  # the encoder's clock starts before the audio's
+    needed = -(-(len(samples) + delay) // context.frame_size)
+    return [bytes(packet) for packet in packets[:needed]], delay
+
+
+def _decompress(context: AudioCodecContext, packets: Sequence[bytes]) -> NDArray[np.float32]:
+    """Decode packets one by one to samples `[T]`, the delay still in front."""
+    try:
+        frames = [frame for data in packets for frame in context.decode(av.Packet(data))]
+        frames += context.decode(None)
+    except av.FFmpegError as error:
+        raise ValueError(f"the codes are no {context.name} stream: {error}") from error
+    blocks = [frame.to_ndarray()[0] for frame in frames]
+    return np.concatenate([np.zeros(0, np.float32), *blocks])
+
+
+class _ByteCodec:
+    """What the three share. A subclass gives the names that FFmpeg has for it, and its options."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        encoder: str,
+        decoder: str,
+        sample_format: str,
+        sample_rate: int,
+        bitrate_kbps: float,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.sample_rate = sample_rate
+        self.channels = 1
+        self.num_codebooks = 1
+        self.frame_rates: tuple[float, ...] = ()
+        self.codebook_sizes: tuple[int, ...] = (256,)
+        self.is_causal = False
+        self.bitrate_kbps = bitrate_kbps
+        self._encoder, self._decoder, self._format = encoder, decoder, sample_format
+        self._options = options or {}
+
+    def encode(self, wav: Tensor, num_codebooks: int | None = None) -> Tokens:
+        """Encode one clip to bytes.
+
+        Args:
+            wav: `[1, 1, T]`, float in [-1, 1].
+            num_codebooks: 1 or None, there is but one.
+
+        Returns:
+            Tokens: codes `[1, 1, bytes]` in 0..255, with a frame rate of bytes / T *
+                sample_rate; `side` has "packet_sizes" `[packets]` and "delay" `[1]`, int64.
+
+        Raises:
+            ValueError: if `wav` has another shape, NaN, or samples beyond +-1, or a batch of
+                several clips, whose streams would differ in length; or `num_codebooks` is not 1.
+        """
+        check_input(wav, num_codebooks)
+        if wav.shape[0] > 1:
+            raise ValueError(f"{self.name} encodes one clip at a time, got a batch of {len(wav)}")
+        packets, delay = _compress(self._open_encoder(), wav[0, 0].detach().cpu().float().numpy())
+        stream = np.frombuffer(b"".join(packets), dtype=np.uint8).astype(np.int64)
+        return Tokens(
+            torch.from_numpy(stream)[None, None],
+            frame_rates=(len(stream) / wav.shape[-1] * self.sample_rate,),
+            codebook_sizes=self.codebook_sizes,
+            sample_rate=self.sample_rate,
+            num_samples=wav.shape[-1],
+            side={
+                "packet_sizes": torch.tensor([len(packet) for packet in packets]),
+                "delay": torch.tensor([delay]),
+            },
+        )
+
+    def decode(self, tokens: Tokens) -> Tensor:
+        """Decode bytes to wav `[1, 1, T]` float32, in time with what was encoded.
+
+        Nothing is remembered from `encode`. Loud audio may come back a little beyond +-1.
+
+        Raises:
+            ValueError: if the tokens are not of such a codec at this sample rate, or are broken.
+        """
+        packets = self._packets(tokens)
+        samples = _decompress(self._open_decoder(), packets)
+        delay = int(tokens.side["delay"])
+        aligned = self._align(torch.from_numpy(samples), packets, delay)[: tokens.num_samples]
+        if len(aligned) < tokens.num_samples:
+            raise ValueError(
+                f"the codes decode to {len(aligned)} samples, {tokens.num_samples} were encoded"
+            )
+        return aligned[None, None]
+
+    def _open_encoder(self) -> AudioCodecContext:
+        context = _context(self._encoder, "w", self.sample_rate, self._options)
+        context.format = av.AudioFormat(self._format)
+        context.bit_rate = round(self.bitrate_kbps * 1000)
+        context.open()
+        return context
+
+    def _open_decoder(self) -> AudioCodecContext:
+        return _context(self._decoder, "r", self.sample_rate, {"request_sample_fmt": self._format})
+
+    def _align(self, samples: Tensor, packets: Sequence[bytes], delay: int) -> Tensor:
+        """Take the delay off decoded `samples [T]`."""
+        return samples[delay:]
+
+    def _packets(self, tokens: Tokens) -> list[bytes]:
+        """Cut the bytes into packets."""
+        if tokens.sample_rate != self.sample_rate:
+            raise ValueError(f"tokens are of {tokens.sample_rate} Hz, not {self.sample_rate} Hz")
+        if tokens.codebook_sizes != (256,) or tokens.batch_size != 1:
+            raise ValueError(
+                f"tokens must be the bytes of one clip, got a batch of {tokens.batch_size} "
+                f"with codebook sizes {tokens.codebook_sizes}"
+            )
+        lacking = {"packet_sizes", "delay"} - set(tokens.side)
+        if lacking:
+            raise ValueError(f"the side of the tokens lacks {', '.join(sorted(lacking))}")
+        lengths, delay = tokens.side["packet_sizes"], tokens.side["delay"]
+        if {lengths.dtype, delay.dtype} != {torch.int64} or lengths.ndim != 1 or delay.numel() != 1:
+            raise ValueError(
+                f"packet_sizes must be int64 [packets] and delay int64 [1], got {lengths.dtype} "
+                f"{list(lengths.shape)} and {delay.dtype} {list(delay.shape)}"
+            )
+        if int(delay) < 0:
+            raise ValueError(f"the delay must not be negative, got {int(delay)}")
+        data = tokens.streams[0][0].to(torch.uint8).cpu().numpy().tobytes()
+        sizes: list[int] = lengths.tolist()
+        if min(sizes, default=0) < 1 or sum(sizes) != len(data):
+            raise ValueError(
+                f"packet_sizes must be positive and sum to the {len(data)} codes, "
+                f"got {len(sizes)} of sum {sum(sizes)}"
+            )
+        return [data[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
+
+
+class Opus(_ByteCodec):
+    """Opus by libopus (RFC 6716), frames of 20 ms, a `Codec`.
+
+    Which of its two codecs, SILK and CELT, and which bandwidth is used is libopus's own choice. The
+    decoder gives 48 kHz, resampled here. The pre-skip of libopus aligns CELT exactly; the 1/24 ms
+    by which SILK is off is taken off too, after the kind of most of a clip's packets. What is left
+    depends on frequency: within half a sample up to 16 kHz, two at 48 kHz (25 clips, 6-64 kbit/s).
+    The high-pass filter of "voip" puts low tones forward by up to 1/7 ms more.
+
+    Args:
+        bitrate_kbps: 6..256. Asked for less libopus silently makes more (4.4 for 0.5-4 on
+            speech); more than 256 FFmpeg refuses for a single channel.
+        sample_rate: 8000, 12000, 16000, 24000 or 48000 Hz.
+        application: "audio" (fidelity), "voip" (intelligibility) or "lowdelay" (CELT only,
+            2.5 ms of look-ahead in place of 6.5).
+        vbr: whether packets may differ in size.
+
+    Raises:
+        ValueError: if a setting is not among these.
+
+    >>> codec = Opus(bitrate_kbps=12, vbr=False)
+    >>> tokens = codec.encode(torch.zeros(1, 1, 32000))
+    >>> tokens.num_tokens, tokens.side["packet_sizes"].unique().tolist()  # 101 packets * 30
+    (3030, [30])
+    >>> codec.decode(tokens).shape
+    torch.Size([1, 1, 32000])
+    """
+
+    def __init__(
+        self,
+        bitrate_kbps: float = 12.0,
+        sample_rate: int = 16000,
+        application: str = "audio",
+        vbr: bool = True,
+    ) -> None:
+        if sample_rate not in _OPUS_RATES:
+            raise ValueError(f"opus runs at {list(_OPUS_RATES)} Hz, not {sample_rate}")
+        if not 6 <= bitrate_kbps <= 256:
+            raise ValueError(f"bitrate_kbps of opus must be 6..256, got {bitrate_kbps}")
+        if application not in ("audio", "voip", "lowdelay"):
+            raise ValueError(f"application must be audio, voip or lowdelay, got {application!r}")
+        if vbr not in (True, False):
+            raise ValueError(f"vbr must be true or false, got {vbr!r}")
+        self.application, self.vbr = application, vbr
+        super().__init__(
+            "opus",
+            encoder="libopus",
+            decoder="libopus",
+            sample_format="flt",
+            sample_rate=sample_rate,
+            bitrate_kbps=bitrate_kbps,
+            options={
+                "application": application,
+                "vbr": "on" if vbr else "off",
+                "frame_duration": "20",
+            },
+        )
+
+    def _align(self, samples: Tensor, packets: Sequence[bytes], delay: int) -> Tensor:
+        # RFC 6716, 3.1: the top five bits of a packet tell its kind; SILK in narrow, medium and
+        # wide band at 0-3, 4-7 and 8-11, at 12-15 wide-band SILK below CELT, from 16 on CELT.
+        kinds = Counter(min(packet[0] >> 5, 2) if packet[0] < 128 else None for packet in packets)
+        kind = kinds.most_common(1)[0][0]
+        lag = 0 if kind is None else _SILK_LAG[kind]
+        ratio = _OPUS_RATE // self.sample_rate
+        start, phase = divmod(delay * ratio + lag, ratio)
+        samples = torch.nn.functional.pad(samples, (0, max(lag, 0)))  # or the end might be short
+        return resample(samples[phase:], _OPUS_RATE, self.sample_rate)[start:]
+
+
+class Mp3(_ByteCodec):
+    """MPEG-1, 2 or 2.5 layer III by LAME, at constant bitrate, a `Codec`.
+
+    Args:
+        bitrate_kbps: one that the standard has for the sample rate, such as 8, 16, 24 .. 160 at
+            16 kHz and 32, 40, 48 .. 320 at 44.1 kHz.
+        sample_rate: 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100 or 48000 Hz.
+
+    Raises:
+        ValueError: if a setting is not among these; those that are get listed.
+    """
+
+    def __init__(self, bitrate_kbps: float = 32, sample_rate: int = 16000) -> None:
+        if sample_rate not in _MP3_KBPS:
+            raise ValueError(f"mp3 runs at {sorted(_MP3_KBPS)} Hz, not {sample_rate}")
+        allowed = _MP3_KBPS[sample_rate]
+        if bitrate_kbps not in allowed:  # LAME would take the nearest without a word
+            raise ValueError(
+                f"bitrate_kbps of mp3 at {sample_rate} Hz must be one of {list(allowed)}, "
+                f"got {bitrate_kbps}"
+            )
+        super().__init__(
+            "mp3",
+            encoder="libmp3lame",
+            decoder="mp3float",
+            sample_format="fltp",
+            sample_rate=sample_rate,
+            bitrate_kbps=bitrate_kbps,
+        )
+
+
+class Aac(_ByteCodec):
+    """AAC-LC by FFmpeg's own encoder, a `Codec`.
+
+    Args:
+        bitrate_kbps: half a bit to six bits a sample, 8..96 at 16 kHz. Six is the most that the
+            standard allows; below half a bit the encoder silently makes more.
+        sample_rate: one of the thirteen of MPEG-4, 7350..96000 Hz.
+
+    Raises:
+        ValueError: if a setting is not among these.
+    """
+
+    def __init__(self, bitrate_kbps: float = 32, sample_rate: int = 16000) -> None:
+        if sample_rate not in _AAC_RATES:
+            raise ValueError(f"aac runs at {list(_AAC_RATES)} Hz, not {sample_rate}")
+        lowest, highest = sample_rate * 0.5 / 1000, sample_rate * 6 / 1000
+        if not lowest <= bitrate_kbps <= highest:
+            raise ValueError(
+                f"bitrate_kbps of aac at {sample_rate} Hz must be {lowest:g}..{highest:g}, "
+                f"got {bitrate_kbps}"
+            )
+        super().__init__(
+            "aac",
+            encoder="aac",
+            decoder="aac",
+            sample_format="fltp",
+            sample_rate=sample_rate,
+            bitrate_kbps=bitrate_kbps,
+        )
+
+    def _open_decoder(self) -> AudioCodecContext:
+        context = super()._open_decoder()
+        context.extradata = self._open_encoder().extradata  # the settings as AAC writes them
+        return context

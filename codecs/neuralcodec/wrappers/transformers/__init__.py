@@ -1,0 +1,1 @@
+"""Codec models of the package `transformers`: EnCodec, DAC, Mimi and X-Codec."""

@@ -1,0 +1,96 @@
+"""Codec models of the package `transformers`: EnCodec, DAC, Mimi and X-Codec, and how they load.
+
+Weights come from safetensors only. What a checkpoint lacks the package would fill with random
+numbers and a line in its log; here it is an error.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+
+from neuralcodec.core import torchaudio_guard
+from neuralcodec.core.names import unknown
+from neuralcodec.core.network import fold_weight_norm
+
+torchaudio_guard.load()
+
+from transformers import DacModel, EncodecModel, MimiModel, XcodecModel  # noqa: E402  # torchaudio
+from transformers.utils import logging as their_logging  # noqa: E402  # likewise
+
+MODELS: dict[str, Any] = {
+    "encodec": EncodecModel,
+    "dac": DacModel,
+    "mimi": MimiModel,
+    "xcodec": XcodecModel,
+}
+"""The package's classes by what config.json calls `model_type`."""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the package from showing bars and logging, and leave its settings as they were."""
+    verbosity = their_logging.get_verbosity()
+    hook = their_logging.set_tqdm_hook(
+        lambda bar, args, options: bar(*args, **(options | {"disable": True}))
+    )
+    their_logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        their_logging.set_verbosity(verbosity)
+        their_logging.set_tqdm_hook(hook)
+
+
+def _kind(folder: Path, kinds: tuple[str, ...]) -> str:
+    """Read what kind of model lies in a folder."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no model: there is no config.json")
+    try:
+        kind = json.loads(path.read_bytes())["model_type"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is no configuration of a model: {error!r}") from error
+    if kind not in kinds:
+        raise unknown(f"{folder}: model_type", str(kind), kinds)
+    return str(kind)
+
+
+def load(folder: Path, kinds: tuple[str, ...] = tuple(MODELS)) -> Any:
+    """Load a model on the CPU, float32, in eval mode, weight norm multiplied into the weights.
+
+    Args:
+        folder: with config.json and the weights as safetensors, in one file or several.
+        kinds: `model_type`s to take.
+
+    Raises:
+        ValueError: if there is no such model in the folder, its weights are no safetensors, or
+            they are not all that its configuration asks for, in the shapes that it asks for.
+    """
+    model = MODELS[_kind(folder, kinds)]
+    try:
+        with _quiet():
+            network, found = model.from_pretrained(
+                folder,
+                use_safetensors=True,
+                local_files_only=True,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,  # it would tell them in its log only
+                output_loading_info=True,
+            )
+    except (OSError, SafetensorError, StrictDataclassError) as error:
+        raise ValueError(f"{folder} can't be loaded: {error}") from error
+    misfits = sorted(found["missing_keys"]) + sorted(key for key, *_ in found["mismatched_keys"])
+    if misfits:
+        raise ValueError(
+            f"in {folder} {len(misfits)} tensors are missing or of another shape than config.json "
+            f"asks for, such as {misfits[0]}"
+        )
+    fold_weight_norm(network)
+    return network.eval()

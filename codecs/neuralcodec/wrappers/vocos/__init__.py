@@ -1,0 +1,1 @@
+"""Vocos (Siuzdak 2023, arXiv:2306.00814), by the package `vocos`."""
