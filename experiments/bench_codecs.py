@@ -20,7 +20,7 @@ from timing import machine, peak_growth, restart_without_thread_limits, seconds_
 from torch import Tensor
 
 from neuralcodec import weights
-from neuralcodec.core import codec as codecs
+from neuralcodec.core import loading as codecs
 from neuralcodec.core.audio import mix_down, resample
 from neuralcodec.core.registry import REGISTRY
 from neuralcodec.data import clips

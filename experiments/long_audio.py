@@ -22,7 +22,7 @@ from torch import Tensor
 
 from neuralcodec import bitstream, weights
 from neuralcodec.core import audio
-from neuralcodec.core import codec as codecs
+from neuralcodec.core import loading as codecs
 from neuralcodec.core.registry import REGISTRY
 from neuralcodec.data import clips
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from neuralcodec import weights as checkpoints
-from neuralcodec.core import codec as codecs
+from neuralcodec.core import loading as codecs
 from neuralcodec.data import Clip
 
 

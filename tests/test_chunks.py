@@ -12,14 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from neuralcodec.core import chunks
-from neuralcodec.core.codec import (
-    Chunkable,
-    Codec,
-    DecodeStream,
-    EncodeStream,
-    LatentCodec,
-    Streaming,
-)
+from neuralcodec.core.codec import Codec
+from neuralcodec.core.latents import LatentCodec
 from neuralcodec.core.tokens import Tokens
 
 RATE = 1000
@@ -37,7 +31,7 @@ def weigh(signal: Tensor, reach: int, step: int, width: int, modulus: int) -> Te
     return (windows * weights).sum(-1) % modulus
 
 
-class Limited:
+class Limited(LatentCodec):
     """A codec that sees exactly so many frames, in integers, so that equality is exact."""
 
     name, sample_rate, channels, is_causal = "limited", RATE, 1, False
@@ -45,18 +39,18 @@ class Limited:
     def __init__(
         self, hop: int, encode_context: int, decode_context: int, units: Sequence[int] = (1,)
     ) -> None:
+        super().__init__()
         self.hop_length, self.units = hop, tuple(units)
         self.encode_context, self.decode_context = encode_context, decode_context
         self.true_context = encode_context, decode_context
-        self.num_codebooks, self.extra = len(self.units), 0
+        self.extra = 0
         self.frame_rates = tuple(RATE / hop * unit for unit in self.units)
         self.codebook_sizes = (SIZE,) * len(self.units)
         self.dim, self.frame_rate = 1, self.frame_rates[0]
         self.longest = 0
 
-    def encode(self, wav: Tensor, num_codebooks: int | None = None) -> Tokens:
+    def _encode(self, wav: Tensor, depth: int) -> Tokens:
         self.longest = max(self.longest, wav.shape[-1])
-        depth = num_codebooks or self.num_codebooks
         frames = -(-wav.shape[-1] // self.hop_length) + self.extra
         signal = (wav[:, 0] * 32767).round().long()
         signal = torch.nn.functional.pad(signal, (0, frames * self.hop_length - wav.shape[-1]))
@@ -71,7 +65,7 @@ class Limited:
             num_samples=wav.shape[-1],
         )
 
-    def decode(self, tokens: Tokens) -> Tensor:
+    def _decode(self, tokens: Tokens) -> Tensor:
         spread = [
             stream.repeat_interleave(self.hop_length // unit, dim=1)
             for stream, unit in zip(tokens.streams, self.units, strict=False)
@@ -81,11 +75,11 @@ class Limited:
         wav = weigh(signal, reach, 1, 1, 32768).float() / 32768
         return wav[:, None, : tokens.num_samples]
 
-    def encode_latents(self, wav: Tensor) -> Tensor:
-        return self.encode(wav, 1).streams[0][:, None].float()
+    def _analyse(self, wav: Tensor) -> Tensor:
+        return self._encode(wav, 1).streams[0][:, None].float()
 
-    def decode_latents(self, z: Tensor, length: int | None = None) -> Tensor:
-        length = z.shape[-1] * self.hop_length if length is None else length
+    def _synthesise(self, z: Tensor) -> Tensor:
+        length = z.shape[-1] * self.hop_length
         tokens = Tokens.uniform(
             z.long(),
             frame_rate=self.frame_rates[0],
@@ -93,13 +87,13 @@ class Limited:
             sample_rate=RATE,
             num_samples=length,
         )
-        return self.decode(tokens)
+        return self._decode(tokens)
 
 
-class Summing(EncodeStream, DecodeStream):
-    """Running sums: all of the past is seen. Give the sums that whole blocks of `width` complete.
+class Summing:
+    """A layer of running sums, which see all of the past.
 
-    As an encoder the blocks are frames of samples; as a decoder of codes, `width` samples a code.
+    Encoding, blocks of `width` samples become one code; decoding, a code becomes `width` samples.
     """
 
     def __init__(self, width: int, decoder: bool = False) -> None:
@@ -107,14 +101,16 @@ class Summing(EncodeStream, DecodeStream):
         self.total: Tensor | int = 0
         self.rest: Tensor | None = None
 
-    def push(self, wav: Tensor) -> Tensor:
+    def step(self, x: Tensor, last: bool) -> Tensor:
         if self.decoder:
-            sums = wav.cumsum(-1) + self.total
-            self.total = sums[..., -1:] if wav.shape[-1] else self.total
+            sums = x.cumsum(-1) + self.total
+            self.total = sums[..., -1:] if x.shape[-1] else self.total
             samples = (sums % SIZE).sum(1, keepdim=True).float() / 65536
             return samples.repeat_interleave(self.width, dim=-1)
-        samples = (wav * 32767).round().long()
+        samples = (x * 32767).round().long()
         samples = samples if self.rest is None else torch.cat([self.rest, samples], -1)
+        if last:
+            samples = torch.nn.functional.pad(samples, (0, -samples.shape[-1] % self.width))
         frames = samples.shape[-1] // self.width
         self.rest = samples[..., frames * self.width :]
         whole = samples[..., : frames * self.width]
@@ -123,40 +119,26 @@ class Summing(EncodeStream, DecodeStream):
         self.total = ends[..., -1:] if frames else self.total
         return ends % SIZE
 
-    def finish(self) -> Tensor:
-        if self.decoder:
-            return torch.zeros(1, 1, 0)
-        assert self.rest is not None
-        missing = -self.rest.shape[-1] % self.width
-        return self.push(torch.zeros(*self.rest.shape[:-1], missing))
 
-
-class Endless:
+class Endless(Codec):
     """A causal codec that remembers all of the past, and streams."""
 
-    name, sample_rate, channels, is_causal, num_codebooks = "endless", RATE, 1, True, 1
-    frame_rates: tuple[float, ...] = (RATE / 10,)
-    codebook_sizes: tuple[int, ...] = (SIZE,)
+    name, sample_rate, is_causal, is_streaming = "endless", RATE, True, True
+    frame_rates = (RATE / 10,)
+    codebook_sizes = (SIZE,)
 
-    def stream(self, num_codebooks: int | None = None) -> Summing:
+    def _encode_layer(self, depth: int) -> Summing:
         return Summing(10)
 
-    def decode_stream(self) -> Summing:
+    def _decode_layer(self) -> Summing:
         return Summing(10, decoder=True)
 
-    def encode(self, wav: Tensor, num_codebooks: int | None = None) -> Tokens:
-        stream = self.stream()
-        return Tokens(
-            torch.cat([stream.push(wav), stream.finish()], -1),
-            frame_rates=self.frame_rates,
-            codebook_sizes=self.codebook_sizes,
-            sample_rate=RATE,
-            num_samples=wav.shape[-1],
-        )
+    def _encode(self, wav: Tensor, depth: int) -> Tokens:
+        return self.tokens(Summing(10).step(wav, True), wav.shape[-1])
 
-    def decode(self, tokens: Tokens) -> Tensor:
+    def _decode(self, tokens: Tokens) -> Tensor:
         assert isinstance(tokens.codes, Tensor)
-        return self.decode_stream().push(tokens.codes)[..., : tokens.num_samples]
+        return Summing(10, decoder=True).step(tokens.codes, True)
 
 
 def noise(length: int, batch: int = 1) -> Tensor:
@@ -174,9 +156,9 @@ def test_fakes_keep_the_protocols() -> None:
     limited, endless = Limited(5, 1, 1), Endless()
     assert isinstance(limited, Codec)
     assert isinstance(limited, LatentCodec)
-    assert isinstance(limited, Chunkable)
+    assert limited.is_chunkable
     assert isinstance(endless, Codec)
-    assert isinstance(endless, Streaming)
+    assert endless.is_streaming
 
 
 @settings(max_examples=150, deadline=None)
@@ -240,19 +222,12 @@ def test_no_piece_is_longer_than_a_chunk_with_its_contexts() -> None:
 
 
 def test_a_codec_that_is_neither_is_given_the_whole() -> None:
-    class Unlimited:
-        name, sample_rate, channels, is_causal, num_codebooks = "unlimited", RATE, 1, False, 1
-        frame_rates: tuple[float, ...] = (RATE / 8,)
-        codebook_sizes: tuple[int, ...] = (SIZE,)
-        dim, frame_rate = 1, RATE / 8
-        inner = Limited(8, 100, 100)
-        encode, decode = inner.encode, inner.decode
-        encode_latents, decode_latents = inner.encode_latents, inner.decode_latents
-
-    codec, wav = Unlimited(), noise(400)
-    assert not isinstance(codec, Chunkable | Streaming)
+    codec, wav = Limited(8, 100, 100), noise(400)
+    codec.encode_context = None
+    assert not codec.is_chunkable
+    assert not codec.is_streaming
     tokens = chunks.encode(codec, wav, seconds=0.1)
-    assert codec.inner.longest == 400
+    assert codec.longest == 400
     assert torch.equal(chunks.decode(codec, tokens, seconds=0.1), codec.decode(tokens))
     z = chunks.encode_latents(codec, wav, seconds=0.1)
     back = chunks.decode_latents(codec, z, 400, seconds=0.1)

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from neuralcodec.core.codec import Codec, find, load
+from neuralcodec.core.codec import Codec
+from neuralcodec.core.loading import find, load
 from neuralcodec.core.registry import REGISTRY, Entry
 
 CLASSICAL = ["pcm", "opus", "mp3", "aac"]

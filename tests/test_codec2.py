@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuralcodec.core import codec as codecs
+from neuralcodec.core import loading as codecs
 from neuralcodec.core.codec import Codec
 from neuralcodec.data import clips
 from neuralcodec.wrappers.classical.codec2 import Codec2

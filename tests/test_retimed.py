@@ -12,7 +12,7 @@ from torch import Tensor
 
 import neuralcodec
 from neuralcodec.core.audio import write
-from neuralcodec.core.codec import LatentCodec
+from neuralcodec.core.latents import LatentCodec
 from neuralcodec.data import clips
 from neuralcodec.latent import requantized
 from neuralcodec.latent.mdct import Mdct

@@ -7,7 +7,8 @@ import torch
 from torch import Generator, Tensor
 
 import neuralcodec
-from neuralcodec.core.codec import Codec, LatentCodec
+from neuralcodec.core.codec import Codec
+from neuralcodec.core.latents import LatentCodec
 from neuralcodec.data import clips
 from neuralcodec.latent import requantized
 from neuralcodec.latent.mdct import Mdct

@@ -9,9 +9,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _LAZY = {
-    "load": "neuralcodec.core.codec",
+    "load": "neuralcodec.core.loading",
     "Codec": "neuralcodec.core.codec",
-    "LatentCodec": "neuralcodec.core.codec",
+    "LatentCodec": "neuralcodec.core.latents",
     "Tokens": "neuralcodec.core.tokens",
 }
 _ROOMS = frozenset(

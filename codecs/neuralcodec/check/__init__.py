@@ -7,7 +7,7 @@ say in words. They say nothing on how good a codec sounds.
 from collections.abc import Callable
 from typing import Any
 
-from neuralcodec.check import facts, laws, robustness, signals
+from neuralcodec.check import facts, laws, portability, robustness, signals
 from neuralcodec.check.line import Finding, NotApplicable, Result, Status
 from neuralcodec.check.subject import Subject
 
@@ -19,6 +19,7 @@ LINES: dict[str, Callable[[Subject], Finding]] = {
     "length": signals.length,
     "determinism": laws.determinism,
     "batch = single": laws.batch,
+    "lengths": laws.lengths,
     "chunks = whole": laws.chunk,
     "stream = offline": laws.stream,
     "causality": laws.causality,
@@ -31,6 +32,8 @@ LINES: dict[str, Callable[[Subject], Finding]] = {
     "bad input": robustness.bad_input,
     "foreign tokens": robustness.foreign_tokens,
     "side effects": facts.side_effects,
+    "autocast": portability.autocast,
+    "copies": portability.copies,
 }
 """Every line by name."""
 
@@ -51,7 +54,7 @@ def run(codec: Any, *, trained: bool = True) -> list[Result]:
     """Try a codec on every line.
 
     Args:
-        codec: a `Codec`, a `LatentCodec`, or both.
+        codec: any `Codec`, `LatentCodec`s included.
         trained: False for random weights, which reproduce no waveform.
 
     Returns:
@@ -59,7 +62,7 @@ def run(codec: Any, *, trained: bool = True) -> list[Result]:
         the line, and no error here.
 
     Raises:
-        ValueError: if `codec` is neither.
+        ValueError: if `codec` is no `Codec`.
 
     >>> from neuralcodec import load
     >>> [result.status for result in run(load("pcm")) if result.name == "length"]

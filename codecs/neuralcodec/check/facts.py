@@ -22,15 +22,16 @@ def _stated(subject: Subject) -> dict[str, tuple[Any, Any]]:
     facts, codec = subject.facts, subject.codec
     if facts is None:
         return {}
-    pairs = {
-        name: (getattr(codec, name), getattr(facts, name))
-        for name in ("sample_rate", "channels", "is_causal")
+    pairs: dict[str, tuple[Any, Any]] = {
+        "sample_rate": (codec.sample_rate, facts.sample_rate),
+        "channels": (codec.channels, facts.channels),
+        "is_causal": (codec.is_causal, facts.is_causal),
+        "frame_rates": (subject.frame_rates, facts.frame_rates),
     }
-    pairs["frame_rates"] = (subject.frame_rates, facts.frame_rates)
     if subject.has_codes:
         pairs["codebook_sizes"] = (codec.codebook_sizes, facts.codebook_sizes)
     if subject.has_latents:
-        pairs["dim"] = (codec.dim, facts.dim)
+        pairs["dim"] = (subject.latents.dim, facts.dim)
     return pairs
 
 
@@ -73,9 +74,10 @@ def latents(subject: Subject) -> Finding:
     """Latents are of the stated width and finite, and decode to the length asked for."""
     if not subject.has_latents:
         raise NotApplicable("it gives no latents")
-    codec, length = subject.codec, subject.length // 2
-    z = codec.encode_latents(subject.wav[..., :length])
-    wav = codec.decode_latents(z, length)
+    codec, length = subject.latents, subject.length // 2
+    with torch.no_grad():
+        z = codec.encode_latents(subject.wav[..., :length])
+        wav = codec.decode_latents(z, length)
     seconds = length / subject.sample_rate
     expected = math.ceil(seconds * codec.frame_rate - 1e-6)
     right = (

@@ -11,7 +11,6 @@ from neuralcodec.check.compare import Comparison, codes_apart, is_finite
 from neuralcodec.check.line import Finding, NotApplicable
 from neuralcodec.check.subject import Subject, arrays, clip_of
 from neuralcodec.core import chunks
-from neuralcodec.core.codec import Streaming
 from neuralcodec.core.tokens import Tokens
 
 _BATCH = 3
@@ -42,14 +41,31 @@ def batch(subject: Subject) -> Finding:
     return seen.finding(f"{_BATCH} clips at once and one by one")
 
 
+def lengths(subject: Subject) -> Finding:
+    """Clips of different lengths in one batch give what each gives alone."""
+    if not subject.has_codes:
+        raise NotApplicable("latents, no tokens")
+    half = subject.length // 2
+    wavs = [subject.speech(size, part)[0] for part, size in enumerate((half, half // 2 + 1, half))]
+    together = subject.codec.encode(wavs)
+    back = subject.codec.decode(together)
+    seen = Comparison()
+    for index, wav in enumerate(wavs):
+        alone = subject.codec.encode(wav)
+        seen.coded(together[index].streams, alone.streams)
+        own = back[index : index + 1, :, : wav.shape[-1]]
+        seen.audio(own, subject.codec.decode(alone))
+    return seen.finding(f"{len(wavs)} clips of two lengths at once and one by one")
+
+
 def chunk(subject: Subject) -> Finding:
     """Long audio in chunks gives what the whole gives."""
     codec = subject.codec
-    streams = subject.has_codes and isinstance(codec, Streaming)
+    streams = subject.has_codes and codec.is_streaming
     if not subject.is_limited and not streams:
         raise NotApplicable("it is given long audio whole: it has no contexts and no streams")
     # A stream may have a context too, of the frames for which it waits.
-    context = max(getattr(codec, "encode_context", 0), getattr(codec, "decode_context", 0))
+    context = max(codec.encode_context or 0, codec.decode_context or 0)
     size = max(_CHUNK, context)
     # So long that there is a chunk whose contexts both end within the clip.
     length = (2 * context + 2 * size + 1) * subject.hop - subject.hop // 3
@@ -59,13 +75,15 @@ def chunk(subject: Subject) -> Finding:
         tokens = codec.encode(wav)
         seen.coded(chunks.encode(codec, wav, seconds=seconds).streams, tokens.streams)
         seen.audio(chunks.decode(codec, tokens, seconds=seconds), codec.decode(tokens))
-    if subject.has_latents and subject.is_limited:
+    if subject.latent is not None and subject.is_limited:
         # Latents show what codes may hide: a context that is a little too small.
-        z = codec.encode_latents(wav)
-        seen.coded([chunks.encode_latents(codec, wav, seconds=seconds)], [z])
-        if not subject.has_codes:
-            back = chunks.decode_latents(codec, z, length, seconds=seconds)
-            seen.audio(back, codec.decode_latents(z, length))
+        latents = subject.latent
+        with torch.no_grad():
+            z = latents.encode_latents(wav)
+            seen.coded([chunks.encode_latents(latents, wav, seconds=seconds)], [z])
+            if not subject.has_codes:
+                back = chunks.decode_latents(latents, z, length, seconds=seconds)
+                seen.audio(back, latents.decode_latents(z, length))
     how = "streams" if streams else f"contexts of {context} frames"
     return seen.finding(f"chunks of {size} frames by {how}, and the whole")
 
@@ -86,7 +104,7 @@ def _streamed(stream: Any, x: Tensor, sizes: list[int]) -> Tensor:
 def stream(subject: Subject) -> Finding:
     """Audio that comes piece by piece gives what the whole gives."""
     codec = subject.codec
-    if not isinstance(codec, Streaming):
+    if not (codec.is_streaming and subject.has_codes):
         why = "though causal it offers no streams" if subject.codec.is_causal else "it isn't causal"
         raise NotApplicable(f"no streams: {why}")
     tokens = subject.coded

@@ -123,14 +123,16 @@ def bad_input(subject: Subject) -> Finding:
     broken[..., good.shape[-1] // 2] = torch.nan
     endless = good.clone()
     endless[..., -1] = torch.inf
-    wavs = {
+    wavs: dict[str, Any] = {
         "NaN": broken,
         "infinity": endless,
         "a channel too many": torch.cat([good, good[:, :1]], dim=1),
-        "no channel axis": good[0],
+        "four axes": good[None],
         "no samples": good[..., :0],
         "no clips": good[:0],
         "integers": (good * 32767).short(),
+        "samples of 16 bits as floats": good * 32767,
+        "a numpy array": good.numpy(),
     }
     attempts: dict[str, Callable[[], Any]] = {
         name: partial(subject.encode, wav) for name, wav in wavs.items()

@@ -94,7 +94,7 @@ def _moved(subject: Subject, wav: Tensor, samples: int, skipped: int) -> float:
 def shift(subject: Subject) -> Finding:
     """Audio that begins some frames later has the same codes, that much earlier."""
     subject.needs_frames()
-    skipped = subject.codec.encode_context if subject.is_limited else _SETTLED
+    skipped = (subject.codec.encode_context or 0) if subject.is_limited else _SETTLED
     frames = skipped + _SHIFT + max(16, subject.length // subject.hop)
     wav = subject.speech(frames * subject.hop - subject.hop // 3)
     by_frames = _moved(subject, wav, _SHIFT * subject.hop, skipped)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from neuralcodec.check.line import NotApplicable
-from neuralcodec.core.codec import Chunkable, Codec, LatentCodec
+from neuralcodec.core.codec import Codec
+from neuralcodec.core.latents import LatentCodec
 from neuralcodec.core.registry import REGISTRY, Facts
 from neuralcodec.core.tokens import Tokens
 from neuralcodec.data import clips
@@ -33,37 +34,40 @@ class Subject:
     """A codec under test. Results are moved to the CPU.
 
     Args:
-        codec: a `Codec` or a `LatentCodec`; the codes are looked at where it is both.
+        codec: its codes are checked, and its latents where it gives no codes.
         trained: whether its weights are more than random.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: if it is no `Codec`.
     """
 
     def __init__(self, codec: Any, *, trained: bool = True) -> None:
+        if not isinstance(codec, Codec):
+            raise ValueError(f"a codec to check must be a Codec, got {type(codec).__name__}")
         self.codec, self.trained = codec, trained
-        self.has_codes = isinstance(codec, Codec)
-        self.has_latents = isinstance(codec, LatentCodec)
-        self.is_limited = isinstance(codec, Chunkable)
-        if not self.has_codes and not self.has_latents:
-            raise ValueError(f"{type(codec).__name__} is neither a Codec nor a LatentCodec")
-        self.sample_rate: int = codec.sample_rate
-        self.channels: int = codec.channels
-        self.num_codebooks: int = codec.num_codebooks if self.has_codes else 0
+        self.has_codes = codec.num_codebooks > 0
+        self.latent = codec if isinstance(codec, LatentCodec) else None
+        self.has_latents = self.latent is not None
+        self.is_limited = codec.is_chunkable
+        self.sample_rate, self.channels = codec.sample_rate, codec.channels
+        self.num_codebooks = codec.num_codebooks
+
+    @property
+    def latents(self) -> LatentCodec:
+        """The codec as one that gives latents; only where `has_latents`."""
+        assert self.latent is not None
+        return self.latent
 
     @cached_property
     def frame_rates(self) -> tuple[float, ...]:
         """Hz, one a codebook or one for the latents; none where the rate depends on the clip."""
-        codec = self.codec
-        rates: tuple[float, ...] = codec.frame_rates if self.has_codes else (codec.frame_rate,)
-        return rates
+        return self.codec.frame_rates if self.has_codes else (self.latents.frame_rate,)
 
     @cached_property
     def hop(self) -> int:
         """Samples of a frame of the slowest codebook, rounded up; 20 ms where there are none."""
-        if self.is_limited:
-            hop: int = self.codec.hop_length
-            return hop
+        if self.codec.hop_length is not None:
+            return self.codec.hop_length
         if not self.frame_rates:
             return round(_NOMINAL * self.sample_rate)
         return math.ceil(self.sample_rate / min(self.frame_rates) - 1e-6)
@@ -76,8 +80,7 @@ class Subject:
     @cached_property
     def depths(self) -> Sequence[int]:
         """Numbers of codebooks that it can run at, rising."""
-        own: tuple[int, ...] = getattr(self.codec, "depths", ())  # where it can't run at all
-        return own or range(1, self.num_codebooks + 1)
+        return self.codec.depths
 
     @cached_property
     def length(self) -> int:
@@ -121,15 +124,15 @@ class Subject:
         """Encode to tokens, or to latents where there are no codes."""
         if self.has_codes:
             return on_cpu(self.codec.encode(wav, num_codebooks))
-        return on_cpu(self.codec.encode_latents(wav))
+        with torch.no_grad():
+            return on_cpu(self.latents.encode_latents(wav))
 
     def decode(self, coded: Coded, length: int) -> Tensor:
         """Decode tokens, or latents to `length` samples."""
         if isinstance(coded, Tokens):
-            wav: Tensor = self.codec.decode(coded)
-        else:
-            wav = self.codec.decode_latents(coded, length)
-        return wav.cpu()
+            return self.codec.decode(coded).cpu()
+        with torch.no_grad():
+            return self.latents.decode_latents(coded, length).cpu()
 
     def pass_through(self, wav: Tensor) -> Tensor:
         """Encode and decode."""

@@ -31,7 +31,8 @@ _Set = Annotated[
 
 def _names_files(name: str) -> list[str]:
     """List the settings of a codec whose types tell that they may name a file."""
-    from neuralcodec.core.codec import RVQ_SUFFIX, find
+    from neuralcodec.core.loading import find
+    from neuralcodec.core.registry import RVQ_SUFFIX
 
     parts: list[Any] = [find(name.removesuffix(RVQ_SUFFIX))]
     if name.endswith(RVQ_SUFFIX):
@@ -56,7 +57,7 @@ def _load(name: str, settings: Mapping[str, Any]) -> "Codec":
 
 def _digest(codec: "Codec", settings: Mapping[str, Any]) -> str:
     """Hash codebooks that were fitted or given, "" where they are the published ones."""
-    from neuralcodec.core.codec import RVQ_SUFFIX
+    from neuralcodec.core.registry import RVQ_SUFFIX
 
     if not codec.name.endswith(RVQ_SUFFIX) and settings.get("weights") is None:
         return ""
@@ -123,7 +124,8 @@ def _fit_channels(wav: "Tensor", channels: int) -> "Tensor":
 
 def _beam_setting(name: str, beam_width: int | None) -> dict[str, int]:
     """Give the setting that makes a codec encode with a beam."""
-    from neuralcodec.core.codec import RVQ_SUFFIX, settings_of
+    from neuralcodec.core.loading import settings_of
+    from neuralcodec.core.registry import RVQ_SUFFIX
 
     if beam_width is None:
         return {}

@@ -1,14 +1,15 @@
 """`neuralcodec list`."""
 
 import importlib.util
-from typing import Any
 
 import typer
 
 from neuralcodec import weights
 from neuralcodec.cli.table import table
-from neuralcodec.core import codec as codecs
-from neuralcodec.core.registry import REGISTRY, Entry, Facts
+from neuralcodec.core import loading
+from neuralcodec.core.codec import Codec
+from neuralcodec.core.latents import LatentCodec
+from neuralcodec.core.registry import REGISTRY, RVQ_SUFFIX, Entry, Facts
 
 _HEADER = "codec|audio|frames/s|codebooks|entries|kbit/s|weights|needs|runs here|settings|what"
 
@@ -29,9 +30,9 @@ def _rates(facts: Facts) -> list[str]:
     return [audio, frames, _few(depths), _few(facts.codebook_sizes), _few(kbps)]
 
 
-def _built_rates(codec: Any) -> list[str]:
+def _built_rates(codec: Codec) -> list[str]:
     """Read off a codec what depends on its settings."""
-    if not isinstance(codec, codecs.Codec):
+    if isinstance(codec, LatentCodec) and not codec.num_codebooks:
         rates = (codec.frame_rate,)
         return _rates(Facts(codec.sample_rate, codec.channels, rates, (), codec.is_causal))
     if not codec.frame_rates:
@@ -44,7 +45,7 @@ def _built_rates(codec: Any) -> list[str]:
             codec.frame_rates,
             codec.codebook_sizes,
             codec.is_causal,
-            depths=getattr(codec, "depths", ()),
+            depths=tuple(codec.depths),
         )
     )
 
@@ -62,11 +63,11 @@ def _line(name: str, entry: Entry) -> list[str]:
     rates = _rates(entry.facts) if entry.facts else [""] * 5
     try:
         if entry.package and importlib.util.find_spec(entry.package) is None:
-            raise codecs.missing_package(name, entry.package)
+            raise loading.missing_package(name, entry.package)
         if not entry.facts:
-            settings = ", ".join(codecs.settings_of(name))
-            needed = codecs.settings_of(name, needed=True)
-            rates = [""] * 5 if needed else _built_rates(codecs.load(name))
+            settings = ", ".join(loading.settings_of(name))
+            needed = loading.settings_of(name, needed=True)
+            rates = [""] * 5 if needed else _built_rates(loading.load(name))
             runs = f"yes, needs {', '.join(needed)}" if needed else "yes"
     except (ImportError, OSError, ValueError) as error:
         runs = f"no: {error}"
@@ -81,5 +82,5 @@ def list_codecs() -> None:
     table(_HEADER.split("|"), [_line(name, entry) for name, entry in entries])
     typer.echo(
         "\n'any': a latent codec; our quantizer in its latents takes any K and V, by its name in a "
-        f"sweep, or with {codecs.RVQ_SUFFIX} behind the name in Python"
+        f"sweep, or with {RVQ_SUFFIX} behind the name in Python"
     )

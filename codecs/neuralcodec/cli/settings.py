@@ -57,7 +57,7 @@ def build(codec: str, settings: Mapping[str, Any]) -> Any:
         ValueError, ImportError, OSError: as `neuralcodec.load`; ValueError too if a value is of a
             kind that the codec can't work with, such as a word for a number.
     """
-    from neuralcodec.core.codec import load
+    from neuralcodec.core.loading import load
 
     try:
         return load(codec, **settings)

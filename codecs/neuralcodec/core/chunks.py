@@ -1,36 +1,26 @@
-"""Long audio through a codec in chunks: memory stays flat, tokens and audio stay the same.
+"""Long audio through a codec in chunks: bounded memory, the same tokens and audio.
 
-A codec with streams (`Streaming`) takes audio as it comes, so it takes a chunk after the other. A
-codec of limited sight (`Chunkable`) sees each chunk with as many frames before and after it as a
-frame depends on, and what it makes of those is dropped. The first chunk begins and the last one
-ends where the clip does, so that what a codec does at its ends is done there and nowhere else. Any
-other codec is given the whole clip; its memory grows with it unless it works in segments itself, as
-EnCodec at 48 kHz does.
+A codec with streams takes one chunk after the other. A codec whose contexts are known sees each
+chunk with as many frames before and after it as a frame depends on, and what it makes of those is
+dropped. The first chunk begins and the last one ends where the clip does, so that what a codec does
+at its ends is done there and nowhere else. Any other codec is given the whole clip; its memory
+grows with it unless it works in segments itself, as EnCodec at 48 kHz does.
 
-What comes out is the same but for rounding: sums taken in another order may flip a code that was
+The result is the same except for rounding: sums taken in another order may flip a code that was
 nearly a tie.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from neuralcodec.core.audio import check_wav
-from neuralcodec.core.checks import check_tokens
-from neuralcodec.core.codec import Chunkable, Codec, LatentCodec, Streaming
+from neuralcodec.core.codec import Codec
+from neuralcodec.core.latents import LatentCodec
 from neuralcodec.core.tokens import Tokens
-
-
-class _ChunkableCodec(Codec, Chunkable, Protocol):
-    pass
-
-
-class _StreamingCodec(Codec, Streaming, Protocol):
-    pass
 
 
 @dataclass(frozen=True)
@@ -93,6 +83,23 @@ class _Joined:
         return self._whole[..., : self.length]
 
 
+@dataclass(frozen=True)
+class _Sight:
+    """What a codec of known contexts sees: samples per frame, and frames to both sides."""
+
+    hop: int
+    encode: int
+    decode: int
+
+
+def _sight(codec: Codec) -> _Sight:
+    hop, before, after = codec.hop_length, codec.encode_context, codec.decode_context
+    assert hop is not None
+    assert before is not None
+    assert after is not None
+    return _Sight(hop, before, after)
+
+
 def _per_chunk(seconds: float, rate: float) -> int:
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds of a chunk must be positive and finite, got {seconds}")
@@ -103,12 +110,13 @@ def _frames(length: int, unit: int) -> int:
     return -(-length // unit)
 
 
-def _per_frame(codec: Chunkable, frame_rate: float, sample_rate: int) -> int:
-    """Count what a codebook of `frame_rate` Hz gives in `hop_length` samples."""
-    count = frame_rate * codec.hop_length / sample_rate
+def _per_frame(codec: Codec, frame_rate: float, sample_rate: int) -> int:
+    """Return the number of codes that a codebook of `frame_rate` Hz has per `hop_length`."""
+    hop = _sight(codec).hop
+    count = frame_rate * hop / sample_rate
     if round(count) < 1 or not math.isclose(count, round(count), rel_tol=1e-6):
         raise ValueError(
-            f"frames of {codec.hop_length} samples at {sample_rate} Hz hold {count:g} codes of a "
+            f"frames of {hop} samples at {sample_rate} Hz hold {count:g} codes of a "
             f"codebook at {frame_rate:g} Hz: chunks need a whole number"
         )
     return round(count)
@@ -119,7 +127,7 @@ def _arrays(tokens: Tokens) -> tuple[Tensor, ...]:
     return (tokens.codes,) if isinstance(tokens.codes, Tensor) else tokens.codes
 
 
-def _units(codec: Chunkable, tokens: Tokens) -> list[int]:
+def _units(codec: Codec, tokens: Tokens) -> list[int]:
     """Count the codes that each of `_arrays` has in a frame of the codec."""
     if tokens.side:
         raise ValueError(
@@ -141,9 +149,7 @@ def _checked(wav: _Joined, num_samples: int) -> Tensor:
     return wav.get()[..., :num_samples]
 
 
-def _encode_stream(
-    codec: _StreamingCodec, wav: Tensor, size: int, num_codebooks: int | None
-) -> Tokens:
+def _encode_stream(codec: Codec, wav: Tensor, size: int, num_codebooks: int | None) -> Tokens:
     stream = codec.stream(num_codebooks)
     codes = _Joined(math.ceil(wav.shape[-1] / codec.sample_rate * codec.frame_rates[0]))
     for start in range(0, wav.shape[-1], size):
@@ -151,18 +157,11 @@ def _encode_stream(
         check_wav(piece, channels=codec.channels)
         codes.add(stream.push(piece))
     codes.add(stream.finish())
-    depth = codes.get().shape[1]
-    return Tokens(
-        codes.get(),
-        frame_rates=codec.frame_rates[:depth],
-        codebook_sizes=codec.codebook_sizes[:depth],
-        sample_rate=codec.sample_rate,
-        num_samples=wav.shape[-1],
-    )
+    return codec.tokens(codes.get(), wav.shape[-1])
 
 
-def _decode_stream(codec: _StreamingCodec, tokens: Tokens, size: int) -> Tensor:
-    check_tokens(codec, tokens)  # a stream is given bare codes: it can't tell
+def _decode_stream(codec: Codec, tokens: Tokens, size: int) -> Tensor:
+    codec.check_tokens(tokens)  # a stream is given bare codes: it can't tell
     codes = tokens.codes if isinstance(tokens.codes, Tensor) else torch.stack(tokens.codes, dim=1)
     padded = math.ceil(codes.shape[-1] / tokens.frame_rates[0] * codec.sample_rate)
     stream, wav = codec.decode_stream(), _Joined(padded)
@@ -172,13 +171,11 @@ def _decode_stream(codec: _StreamingCodec, tokens: Tokens, size: int) -> Tensor:
     return _checked(wav, tokens.num_samples)
 
 
-def _encode_chunks(
-    codec: _ChunkableCodec, wav: Tensor, size: int, num_codebooks: int | None
-) -> Tokens:
-    hop = codec.hop_length
+def _encode_chunks(codec: Codec, wav: Tensor, size: int, num_codebooks: int | None) -> Tokens:
+    hop = _sight(codec).hop
     frames = _frames(wav.shape[-1], hop)
     joined: list[_Joined] = []
-    for chunk in _chunks(frames, size, codec.encode_context):
+    for chunk in _chunks(frames, size, _sight(codec).encode):
         tokens = codec.encode(wav[..., chunk.seen(hop)], num_codebooks)
         units = _units(codec, tokens)
         joined = joined or [_Joined(frames * unit) for unit in units]
@@ -187,12 +184,12 @@ def _encode_chunks(
     return _with_codes(tokens, [whole.get() for whole in joined], wav.shape[-1])
 
 
-def _decode_chunks(codec: _ChunkableCodec, tokens: Tokens, size: int) -> Tensor:
+def _decode_chunks(codec: Codec, tokens: Tokens, size: int) -> Tensor:
     arrays, units = _arrays(tokens), _units(codec, tokens)
-    hop, wav = codec.hop_length, _Joined(tokens.num_samples)
+    hop, wav = _sight(codec).hop, _Joined(tokens.num_samples)
     # Codes may be too few for the audio: what the last chunk lacks is the codec's to judge.
     frames = min(map(_frames, (array.shape[-1] for array in arrays), units))
-    for chunk in _chunks(min(frames, _frames(tokens.num_samples, hop)), size, codec.decode_context):
+    for chunk in _chunks(min(frames, _frames(tokens.num_samples, hop)), size, _sight(codec).decode):
         seen = [array[..., chunk.seen(unit)] for array, unit in zip(arrays, units, strict=True)]
         length = len(range(tokens.num_samples)[chunk.seen(hop)])
         piece = codec.decode(_with_codes(tokens, seen, length))
@@ -218,10 +215,10 @@ def encode(
     size = _per_chunk(seconds, codec.sample_rate)
     if wav.shape[-1] <= size:
         return codec.encode(wav, num_codebooks)
-    if isinstance(codec, Streaming):
+    if codec.is_streaming:
         return _encode_stream(codec, wav, size, num_codebooks)
-    if isinstance(codec, Chunkable):
-        frames = _per_chunk(seconds, codec.sample_rate / codec.hop_length)
+    if codec.is_chunkable:
+        frames = _per_chunk(seconds, codec.sample_rate / _sight(codec).hop)
         return _encode_chunks(codec, wav, frames, num_codebooks)
     return codec.encode(wav, num_codebooks)
 
@@ -244,10 +241,10 @@ def decode(codec: Codec, tokens: Tokens, *, seconds: float = 10.0) -> Tensor:
     size = _per_chunk(seconds, codec.sample_rate)
     if tokens.num_samples <= size:
         return codec.decode(tokens)
-    if isinstance(codec, Streaming):
+    if codec.is_streaming:
         return _decode_stream(codec, tokens, _per_chunk(seconds, codec.frame_rates[0]))
-    if isinstance(codec, Chunkable):
-        frames = _per_chunk(seconds, codec.sample_rate / codec.hop_length)
+    if codec.is_chunkable:
+        frames = _per_chunk(seconds, codec.sample_rate / _sight(codec).hop)
         return _decode_chunks(codec, tokens, frames)
     return codec.decode(tokens)
 
@@ -264,14 +261,14 @@ def encode_latents(codec: LatentCodec, wav: Tensor, *, seconds: float = 10.0) ->
         ValueError: as for `encode`.
     """
     size = _per_chunk(seconds, codec.sample_rate)
-    if not isinstance(codec, Chunkable) or wav.shape[-1] <= size:
+    if not codec.is_chunkable or wav.shape[-1] <= size:
         return codec.encode_latents(wav)
-    hop = codec.hop_length
+    hop = _sight(codec).hop
     unit = _per_frame(codec, codec.frame_rate, codec.sample_rate)
     size = _per_chunk(seconds, codec.sample_rate / hop)
     frames = _frames(wav.shape[-1], hop)
     z = _Joined(frames * unit)
-    for chunk in _chunks(frames, size, codec.encode_context):
+    for chunk in _chunks(frames, size, _sight(codec).encode):
         z.add(codec.encode_latents(wav[..., chunk.seen(hop)])[..., chunk.kept(unit)])
     return z.get()
 
@@ -289,13 +286,13 @@ def decode_latents(codec: LatentCodec, z: Tensor, length: int, *, seconds: float
         ValueError: as for `decode`.
     """
     size = _per_chunk(seconds, codec.sample_rate)
-    if not isinstance(codec, Chunkable) or length <= size:
+    if not codec.is_chunkable or length <= size:
         return codec.decode_latents(z, length)
-    hop, wav = codec.hop_length, _Joined(length)
+    hop, wav = _sight(codec).hop, _Joined(length)
     unit = _per_frame(codec, codec.frame_rate, codec.sample_rate)
     size = _per_chunk(seconds, codec.sample_rate / hop)
     frames = min(_frames(length, hop), _frames(z.shape[-1], unit))
-    for chunk in _chunks(frames, size, codec.decode_context):
+    for chunk in _chunks(frames, size, _sight(codec).decode):
         samples = len(range(length)[chunk.seen(hop)])
         piece = codec.decode_latents(z[..., chunk.seen(unit)], samples)
         wav.add(piece[..., chunk.kept(hop)])

@@ -1,228 +1,294 @@
-"""What a codec is, and how it is found by name.
+"""The codec class: audio to tokens and back.
 
-A neural codec is analysis, quantizer, synthesis. A `Codec` turns audio into tokens and back; a
-`LatentCodec` gives access on both sides of the quantizer, so that another one can take its place.
+`Codec` is what the whole program knows of a codec. It declares the rates, sizes and limits, and
+does once what every codec needs: it checks input, moves it between devices, computes without
+gradients and in full precision, handles batches of clips of different lengths and builds `Tokens`.
+A codec of one's own fills in two methods, `_encode` and `_decode`, or, with access to the latents
+on both sides of its quantizer, those of `neuralcodec.core.latents.LatentCodec`.
 """
 
-import importlib
-import importlib.util
-import inspect
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
-from neuralcodec import weights
-from neuralcodec.core.names import unknown
-from neuralcodec.core.registry import REGISTRY
+from neuralcodec.core.cards import card, codec_line
+from neuralcodec.core.inputs import as_clips, check_depth, check_tensor, equal_groups
+from neuralcodec.core.module import AudioModule
+from neuralcodec.core.streaming import Layer, Stream
 from neuralcodec.core.tokens import Tokens
 
 
-@runtime_checkable
-class Codec(Protocol):
-    """Audio to tokens and back.
+class Codec(AudioModule, ABC):
+    """Audio to tokens and back: an `nn.Module`.
 
     Attributes:
         name: as in the registry.
-        sample_rate: Hz that `encode` takes and `decode` gives.
+        sample_rate: of the audio that `encode` takes and `decode` returns, Hz.
         channels: of the audio.
-        num_codebooks: K, the largest that `encode` takes.
-        frame_rates: Hz, one a codebook; empty where it depends on the clip (variable bitrate).
-        codebook_sizes: entries, one a codebook.
-        is_causal: whether a token depends on no later audio than its own frame.
+        frame_rates: Hz, one per codebook; empty where they depend on the clip (variable bitrate).
+        codebook_sizes: entries, one per codebook; empty for a latent codec without a quantizer.
+        is_causal: whether a token depends on no audio later than its own frame.
+        is_streaming: whether `stream` and `decode_stream` work.
+        hop_length: samples per frame; None where that is no whole number or frames have no fixed
+            length.
+        encode_context: frames before and after a frame that its codes depend on; None if unknown
+            or unlimited.
+        decode_context: frames before and after a frame that its audio depends on; likewise.
+        delay_samples: samples by which the audio of the underlying model is late, negative where
+            it is early; `decode` compensates for it.
+        beam_width: of the search for codes; 1 is greedy.
+        digest: SHA-256 of the weights and codebooks that it was built with, 64 hex digits; "" if
+            it has learned nothing.
+        has_codebooks: whether codecs of this class have codebooks of their own.
     """
 
-    name: str
-    sample_rate: int
-    channels: int
-    num_codebooks: int
-    frame_rates: tuple[float, ...]
-    codebook_sizes: tuple[int, ...]
-    is_causal: bool
+    frame_rates: tuple[float, ...] = ()
+    codebook_sizes: tuple[int, ...] = ()
+    is_causal: bool = False
+    is_streaming: bool = False
+    hop_length: int | None = None
+    encode_context: int | None = None
+    decode_context: int | None = None
+    delay_samples: int = 0
+    beam_width: int = 1
+    digest: str = ""
+    has_codebooks: ClassVar[bool] = True
 
-    def encode(self, wav: Tensor, num_codebooks: int | None = None) -> Tokens:
-        """Encode `wav [B, C, T]` with the first `num_codebooks` codebooks; default all."""
-        ...
+    @property
+    def num_codebooks(self) -> int:
+        """K, the largest number of codebooks that `encode` takes."""
+        return len(self.codebook_sizes)
+
+    @property
+    def depths(self) -> Sequence[int]:
+        """Numbers of codebooks that it can encode to and decode from, rising; by default 1..K."""
+        return range(1, self.num_codebooks + 1)
+
+    @property
+    def nested(self) -> bool:
+        """Whether the first k codebooks of any codes are the codes for k codebooks.
+
+        A beam search does not give such codes: it looks for the best ones of each depth.
+        """
+        return self.beam_width == 1
+
+    @property
+    def is_chunkable(self) -> bool:
+        """Whether long audio can be coded in overlapping chunks: its contexts are known."""
+        return None not in (self.hop_length, self.encode_context, self.decode_context)
+
+    def check_depth(self, num_codebooks: int | None) -> int:
+        """Return the number of codebooks to use, by default the largest.
+
+        Raises:
+            ValueError: if it is not one of `depths`.
+        """
+        return check_depth(num_codebooks, self.depths)
+
+    def encode(
+        self,
+        wav: Tensor | Sequence[Tensor],
+        num_codebooks: int | None = None,
+        *,
+        lengths: Sequence[int] | Tensor | None = None,
+    ) -> Tokens:
+        """Encode audio with the first `num_codebooks` codebooks.
+
+        Clips of different lengths are encoded each on its own, so that their codes do not depend
+        on the batch.
+
+        Args:
+            wav: `[B, C, T]`, `[C, T]` or `[T]`, float in [-1, 1], on any device; or a sequence of
+                clips `[C, T_i]` of different lengths.
+            num_codebooks: one of `depths`; default the largest.
+            lengths: samples of each clip, where the clips of `[B, C, T]` are padded.
+
+        Returns:
+            Tokens: on the device of `wav`.
+
+        Raises:
+            ValueError: if the audio has another shape or type, is empty, not finite or far outside
+                ±1, or `num_codebooks` is not one of `depths`.
+        """
+        self._check_codebooks()
+        depth = self.check_depth(num_codebooks)
+        clips = as_clips(wav, lengths, self.channels)
+        if isinstance(clips, Tensor):
+            return self._encode_batch(clips, depth)
+        parts: dict[int, Tokens] = {}
+        for group in equal_groups([clip.shape[-1] for clip in clips]):
+            batch = torch.cat([clips[position].to(clips[0].device) for position in group])
+            parts |= zip(group, self._encode_batch(batch, depth), strict=True)
+        return Tokens.batch([parts[position] for position in range(len(clips))])
 
     def decode(self, tokens: Tokens) -> Tensor:
-        """Decode to wav `[B, C, T]` of the length that was encoded."""
-        ...
+        """Decode tokens of any of `depths` codebooks.
 
+        Args:
+            tokens: of this codec; `tokens(codes)` makes them from bare codes.
 
-@runtime_checkable
-class LatentCodec(Protocol):
-    """Audio to latents and back, with no quantizer between.
+        Returns:
+            wav `[B, C, num_samples]` of the length that was encoded, on the device of the tokens.
+            Clips of different lengths are followed by zeros: `tokens.unpad(wav)` cuts them off.
 
-    Attributes:
-        name: as in the registry.
-        sample_rate: Hz that `encode_latents` takes and `decode_latents` gives.
-        channels: of the audio.
-        dim: D, width of a latent.
-        frame_rate: latents a second, Hz.
-        is_causal: whether a latent depends on no later audio than its own frame.
-    """
+        Raises:
+            ValueError: if the tokens are of another codec, or their frames don't fit their length.
+        """
+        self.check_tokens(tokens)
+        if tokens.clips is None:
+            return self._decode_batch(tokens)
+        device = tokens.streams[0].device
+        out = torch.zeros(len(tokens), self.channels, tokens.num_samples, device=device)
+        for group in equal_groups(tokens.clips):
+            batch = Tokens.batch([tokens[position] for position in group])
+            out[group, :, : batch.num_samples] = self._decode_batch(batch).to(out.dtype)
+        return out
 
-    name: str
-    sample_rate: int
-    channels: int
-    dim: int
-    frame_rate: float
-    is_causal: bool
+    def tokens(self, codes: Tensor | tuple[Tensor, ...], num_samples: int | None = None) -> Tokens:
+        """Return codes, such as a language model writes them, as tokens of this codec.
 
-    def encode_latents(self, wav: Tensor) -> Tensor:
-        """Turn `wav [B, C, T]` into latents `z [B, D, frames]`."""
-        ...
+        Args:
+            codes: `[B, K, T]` int64, or a tuple of `[B, T_k]` for codebooks of different frame
+                rates, of the first K codebooks.
+            num_samples: of the audio; default as many as the frames span.
 
-    def decode_latents(self, z: Tensor, length: int | None = None) -> Tensor:
-        """Turn `z [B, D, frames]` into wav `[B, C, length]`; by default all that z covers."""
-        ...
+        Raises:
+            ValueError: if the codes have another shape or type, or values that the codebooks lack.
+        """
+        if isinstance(codes, tuple):
+            depth = len(codes)
+        else:
+            check_tensor(codes, "codes", "[B, K, T]")
+            depth = codes.shape[1] if codes.ndim == 3 else 0
+        if not 1 <= depth <= self.num_codebooks:
+            shape = "a tuple" if isinstance(codes, tuple) else list(codes.shape)
+            raise ValueError(f"codes must be [B, 1..{self.num_codebooks}, frames], got {shape}")
+        if not self.frame_rates:
+            raise ValueError(f"{self.name} has no frames of a fixed length: decode needs its side")
+        tokens = Tokens(
+            codes,
+            frame_rates=self.frame_rates[:depth],
+            codebook_sizes=self.codebook_sizes[:depth],
+            sample_rate=self.sample_rate,
+            num_samples=0 if num_samples is None else num_samples,
+        )
+        if num_samples is None:
+            spanned = int(tokens.padded_duration * self.sample_rate + 1e-6)
+            return replace(tokens, num_samples=spanned)
+        return tokens
 
+    def check_tokens(self, tokens: Tokens) -> None:
+        """Raise ValueError unless these are tokens of the first codebooks of this codec."""
+        self._check_codebooks()
+        if not isinstance(tokens, Tokens):
+            raise ValueError(
+                f"decode takes Tokens, got {type(tokens).__name__}; "
+                f"codec.tokens(codes) makes them from codes [B, K, T]"
+            )
+        depth = tokens.num_codebooks
+        got = (tokens.sample_rate, tokens.frame_rates, tokens.codebook_sizes)
+        rates = self.frame_rates[:depth] or tokens.frame_rates  # none: they depend on the clip
+        own = (self.sample_rate, rates, self.codebook_sizes[:depth])
+        if got != own:
+            raise ValueError(
+                f"tokens of {got[0]} Hz audio, frame rates {got[1]} and codebook sizes {got[2]} "
+                f"are not of {self.name}: {own[0]} Hz, {own[1]} and {own[2]}"
+            )
+        self.check_depth(depth)
 
-@runtime_checkable
-class Chunkable(Protocol):
-    """A codec of limited sight, so that long audio can go through it in overlapping chunks.
+    def stream(self, num_codebooks: int | None = None) -> Stream:
+        """Begin to encode audio as it comes, with the first `num_codebooks` codebooks.
 
-    Attributes:
-        hop_length: samples of a frame; chunks start at multiples of it.
-        encode_context: frames before and after a frame that its codes depend on.
-        decode_context: frames before and after a frame that its audio depends on.
-    """
+        The codes of all pieces, joined, are those of `encode`. Sums are rounded in another order,
+        so where two entries are about equally near the other one may be taken.
 
-    hop_length: int
-    encode_context: int
-    decode_context: int
+        Returns:
+            Stream: `push(wav [B, C, T])`, any T, returns the codes `[B, K, frames]` that are
+            certain by then; `finish()` returns the rest.
 
+        Raises:
+            ValueError: if the codec has no streams, or `num_codebooks` is not one of `depths`.
+        """
+        self._check_streaming()
+        depth = self.check_depth(num_codebooks)
+        return Stream(self._encode_layer(depth), self, "wav")
 
-class EncodeStream(Protocol):
-    """Audio in, as it comes; codes out, as soon as they are certain. Joined they are `encode`'s."""
+    def decode_stream(self) -> Stream:
+        """Begin to decode codes as they come, of any one number of codebooks.
 
-    def push(self, wav: Tensor) -> Tensor:
-        """Take the next `wav [B, C, T]`, any T; give the codes `[B, K, frames]` it completes."""
-        ...
+        Returns:
+            Stream: `push(codes [B, K, frames])` returns the wav `[B, C, T]` that is certain by
+            then; `finish()` returns the rest. Joined, and cut to the length, it is `decode`'s.
 
-    def finish(self) -> Tensor:
-        """End the audio; give the codes `[B, K, frames]` that are left."""
-        ...
+        Raises:
+            ValueError: if the codec has no streams.
+        """
+        self._check_streaming()
+        return Stream(self._decode_layer(), self, "codes")
 
+    def __repr__(self) -> str:
+        return codec_line(self)
 
-class DecodeStream(Protocol):
-    """Codes in, as they come; audio out. Joined, and cut to the length, it is `decode`'s."""
+    def _repr_html_(self) -> str:
+        return card(self)
 
-    def push(self, codes: Tensor) -> Tensor:
-        """Take the next `codes [B, K, frames]`; give the wav `[B, C, T]` that they complete."""
-        ...
+    @abstractmethod
+    def _encode(self, wav: Tensor, depth: int) -> Tokens:
+        """Encode a checked batch `[B, C, T]` on the codec's device with `depth` codebooks."""
 
-    def finish(self) -> Tensor:
-        """End the codes; give the wav `[B, C, T]` that is left."""
-        ...
+    @abstractmethod
+    def _decode(self, tokens: Tokens) -> Tensor:
+        """Decode checked tokens of equally long clips to wav `[B, C, num_samples or more]`."""
 
+    def _encode_layer(self, depth: int) -> Layer:
+        raise NotImplementedError(f"{type(self).__name__} is streaming and lacks _encode_layer")
 
-@runtime_checkable
-class Streaming(Protocol):
-    """A causal codec that can work on audio as it comes."""
+    def _decode_layer(self) -> Layer:
+        raise NotImplementedError(f"{type(self).__name__} is streaming and lacks _decode_layer")
 
-    def stream(self, num_codebooks: int | None = None) -> EncodeStream:
-        """Begin to encode with the first `num_codebooks` codebooks; default all."""
-        ...
+    def _encode_batch(self, wav: Tensor, depth: int) -> Tokens:
+        with torch.inference_mode(), self._computing():
+            tokens = self._encode(self._inward(wav), depth)
+        # copied out here: autograd refuses to work on tensors of inference mode
+        return tokens.map_arrays(lambda each: each.to(wav.device, copy=True))
 
-    def decode_stream(self) -> DecodeStream:
-        """Begin to decode codes of any one number of codebooks."""
-        ...
+    def _decode_batch(self, tokens: Tokens) -> Tensor:
+        device = tokens.streams[0].device
+        with torch.inference_mode(), self._computing():
+            wav = self._decode(tokens.map_arrays(self._inward))
+        if wav.shape[-1] < tokens.num_samples:
+            raise ValueError(
+                f"the codes decode to {wav.shape[-1]} samples, {tokens.num_samples} were encoded"
+            )
+        return wav[..., : tokens.num_samples].to(device, copy=True)
 
+    def _converted(self, convert: Callable[[Any], Any], network: Any) -> Any:
+        """Return the quantizer that `convert` makes of a network of a package, made once.
 
-RVQ_SUFFIX = "+rvq"
-"""Behind the name of a latent codec: with our residual vector quantizer in its latents."""
+        It is kept beside the modules, not among them: its codebooks are the network's, and a state
+        dict with both would say them twice. It is made anew where the codec has moved since.
+        """
+        held = self.__dict__.get("_held_rvq")
+        if held is None or held.codebooks.device != self.device:
+            with torch.inference_mode(False):  # or codebooks made within it could not be changed
+                held = convert(network).to(self.device)
+            self.__dict__["_held_rvq"] = held
+        return held
 
+    def _check_codebooks(self) -> None:
+        if not self.num_codebooks:
+            raise ValueError(
+                f"{self.name} has no codebooks, only latents: neuralcodec.load('{self.name}+rvq') "
+                f"fits a residual vector quantizer on them"
+            )
 
-def missing_package(name: str, package: str) -> ImportError:
-    """Make the error for a codec whose package is not installed; it gives the cure."""
-    extra = REGISTRY[name].extra
-    return ImportError(f"codec {name!r} needs {package!r}: pip install 'neuralcodec[{extra}]'")
-
-
-def find(name: str) -> type[Any]:
-    """Import and return the class of the codec `name`, without building it.
-
-    Raises:
-        ValueError: if there is no such codec; the nearest name is given.
-        ImportError: if a package that it needs is missing; the cure is given.
-    """
-    if name not in REGISTRY:
-        raise unknown("codec", name, REGISTRY)
-    entry = REGISTRY[name]
-    try:
-        module = importlib.import_module(entry.module)
-    except ModuleNotFoundError as error:
-        if entry.extra is None or (error.name or "").startswith("neuralcodec"):
-            raise
-        raise missing_package(name, error.name or entry.module) from error
-    return getattr(module, entry.attribute)  # type: ignore[no-any-return]  # a module's contents
-
-
-def _fixed(name: str) -> Mapping[str, Any]:
-    return REGISTRY[name].fixed
-
-
-def settings_of(name: str, *, needed: bool = False) -> list[str]:
-    """List the settings that the codec `name` takes, or those it needs; errors as of `find`."""
-    parameters = inspect.signature(find(name)).parameters.values()
-    return [
-        each.name
-        for each in parameters
-        if each.name not in _fixed(name) and not (needed and each.default is not each.empty)
-    ]
-
-
-def lacking(name: str, settings: Mapping[str, Any]) -> str | None:
-    """Say in one line what the codec `name` lacks to run here, and the cure; None for nothing.
-
-    Weights that it needs, and that no setting `weights` stands for, are downloaded if they are not
-    on this machine. Nothing is imported.
-    """
-    name = name.removesuffix(RVQ_SUFFIX)
-    entry = REGISTRY[name]
-    if entry.package is not None and importlib.util.find_spec(entry.package) is None:
-        return str(missing_package(name, entry.package))
-    if "weights" in settings:
-        return None
-    try:
-        for checkpoint in entry.checkpoints:
-            weights.locate(checkpoint)
-    except (OSError, ValueError) as error:
-        return str(error)
-    return None
-
-
-def check_settings(name: str, settings: Iterable[str]) -> None:
-    """Raise ValueError, naming the nearest, if the codec `name` lacks one of the settings."""
-    allowed = settings_of(name)
-    for setting in settings:
-        if setting not in allowed:
-            raise unknown(f"setting of codec {name!r}:", setting, allowed)
-
-
-def load(name: str, **settings: Any) -> Any:
-    """Build the codec `name`.
-
-    Args:
-        name: a key of `REGISTRY`; or that of a latent codec with "+rvq" behind it, which fits our
-            quantizer on its latents (see `neuralcodec.latent.requantized.load`).
-        **settings: those of the codec, such as `bitrate_kbps` of "opus" or `frame_rate` of "mdct".
-
-    Returns:
-        A `Codec`, a `LatentCodec`, or an object that is both.
-
-    Raises:
-        ValueError: if there is no such codec or setting, or a value is out of its range.
-        ImportError: if a package that it needs is missing; the cure is given.
-        WeightsMissing: if its weights are nowhere to be found; the cure is given.
-
-    >>> load("mdct", frame_rate=50).dim
-    320
-    """
-    if name.endswith(RVQ_SUFFIX):
-        from neuralcodec.latent import requantized
-
-        return requantized.load(name.removesuffix(RVQ_SUFFIX), **settings)
-    check_settings(name, settings)
-    return find(name)(**_fixed(name), **settings)
+    def _check_streaming(self) -> None:
+        self._check_codebooks()
+        if not self.is_streaming:
+            raise ValueError(
+                f"{self.name} has no streams; neuralcodec.core.chunks codes long audio in chunks"
+            )

@@ -1,26 +1,34 @@
-"""Every codec by name: where it lives, what it needs, and its rates, known before it is built.
+"""Every codec by name: its module and class, what it needs, and its rates before it is built.
 
-Rates stand here so that they can be told without weights and without importing a model; a codec
-that is built has the same, which the tests hold.
+The rates are listed here so that they can be shown without weights and without importing a model.
+A test holds them equal to those of the codec once it is built.
+
+To add a codec, write its class in one file and add one line here; a codec of another distribution
+needs an entry point of the group `neuralcodec.codecs` instead, or is named as `module:Class`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+from neuralcodec.core import plugins
+from neuralcodec.core.names import unknown
 from neuralcodec.core.tokens import nominal_rates
+
+RVQ_SUFFIX = "+rvq"
+"""After the name of a latent codec: with our residual vector quantizer on its latents."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a codec before it is built, for one that has no settings to change it.
+    """What is known of a codec before it is built, if none of its settings changes it.
 
     Attributes:
         sample_rate: Hz.
         channels: of the audio.
-        frame_rates: Hz, one a codebook.
-        codebook_sizes: entries, one a codebook; empty for a latent codec without codebooks.
-        is_causal: whether a token depends on no later audio than its own frame.
+        frame_rates: Hz, one per codebook.
+        codebook_sizes: entries, one per codebook; empty for a latent codec without codebooks.
+        is_causal: whether a token depends on no audio later than its own frame.
         dim: width of the latents; None where they can't be reached.
         depths: numbers of codebooks that the codec can run at; empty for all from 1.
     """
@@ -45,16 +53,16 @@ class Facts:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a codec lives.
+    """Where a codec is implemented, and what it needs.
 
     Attributes:
-        module: that is imported when the codec is asked for.
-        attribute: its class.
-        extra: what installs the packages it needs; None where the core does.
+        module: to import when the codec is asked for.
+        attribute: name of its class.
+        extra: pip extra that installs the packages it needs; None if the base install does.
         summary: one line on it.
-        package: that it wraps, as it is imported; None where the core has it.
+        package: import name of the package that it wraps; None if the base install has it.
         fixed: settings of the class that this name decides.
-        facts: None where they depend on settings.
+        facts: its rates; None where they depend on settings.
         checkpoints: names in `neuralcodec.weights.CHECKPOINTS` of the files that it loads.
     """
 
@@ -215,3 +223,52 @@ REGISTRY: dict[str, Entry] = {
     "pcm": Entry("neuralcodec.wrappers.classical.pcm", "Pcm", None, "uniform samples of 1-16 bits"),
 }
 """Every codec by name."""
+
+LatentName = Literal[
+    "tiny_25hz",
+    "tiny_50hz",
+    "tiny_100hz",
+    "encodec_24khz",
+    "dac_44khz",
+    "dac_24khz",
+    "dac_16khz",
+    "vocos_encodec_24khz",
+    "vocos_mel_24khz",
+    "lyra_v2",
+    "mimi",
+    "xcodec",
+    "huggingface",
+    "snac_24khz",
+    "snac_32khz",
+    "snac_44khz",
+    "mdct",
+    "mel",
+]
+"""Names of latent codecs, so that a type checker knows what `load` returns."""
+
+
+def entry_of(name: str) -> Entry:
+    """Return the entry of a codec: built in, of an installed entry point, or `module:Class`.
+
+    Raises:
+        ValueError: if there is no such codec; the nearest name is given.
+    """
+    if name in REGISTRY:
+        return REGISTRY[name]
+    plugin = plugins.installed(plugins.CODECS).get(name)
+    if plugin is None and plugins.is_path(name):
+        plugin = plugins.by_path(name)
+    if plugin is None:
+        raise unknown("codec", name, names())
+    return Entry(plugin.module, plugin.attribute, None, f"of {plugin.package or plugin.module}")
+
+
+def names() -> list[str]:
+    """Return the names of all codecs, the built-in ones first."""
+    return [*REGISTRY, *(n for n in plugins.installed(plugins.CODECS) if n not in REGISTRY)]
+
+
+def is_registered(name: str) -> bool:
+    """Return whether a name, with or without "+rvq", is built in or an installed entry point."""
+    plain = name.removesuffix(RVQ_SUFFIX)
+    return plain in REGISTRY or plain in plugins.installed(plugins.CODECS)

@@ -1,34 +1,41 @@
 """Networks on a signal that comes piece by piece, with the result of the whole signal.
 
 Each layer remembers what its next output needs: a convolution the end of its input, an LSTM its
-state, a sum of branches what one branch gave before the other. Nothing is computed twice but some
-samples of each transposed convolution, and nothing is given before all it depends on is known.
+state, a sum of branches the output by which one branch is ahead of the other. Nothing is computed
+twice but some samples of each transposed convolution, and an output is returned only once all that
+it depends on is known.
 
 Reflection at the start of a signal, with which EnCodec pads its convolutions, needs as many later
 samples as it adds: such a layer waits for them once, and has no delay from then on.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from neuralcodec.core.audio import check_wav
+from neuralcodec.core.inputs import check_tensor
+
+if TYPE_CHECKING:
+    from neuralcodec.core.codec import Codec
 
 
 class Layer(Protocol):
     """One layer on one signal."""
 
     def step(self, x: Tensor, last: bool) -> Tensor:
-        """Take the next `x [B, C, T]`, T >= 0; give the output that is certain by now.
+        """Take the next `x [B, C, T]`, T >= 0, and return the output that is certain by now.
 
-        With `last` the signal ends behind `x`, and all the rest of the output comes.
+        With `last` the signal ends after `x`, and all the rest of the output is returned.
         """
         ...
 
 
 class Pointwise:
-    """A function that takes each step of time on its own, and takes no steps too."""
+    """A function of each time step alone, which also takes signals of no steps."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         self._function = function
@@ -36,6 +43,19 @@ class Pointwise:
     def step(self, x: Tensor, last: bool) -> Tensor:
         """See `Layer`."""
         return self._function(x)
+
+
+class Frames:
+    """A function of each frame alone that needs at least one frame, such as a quantizer."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self._function = function
+
+    def step(self, x: Tensor, last: bool) -> Tensor:
+        """See `Layer`."""
+        if x.shape[-1]:
+            return self._function(x)
+        return self._function(functional.pad(x, (0, 1)))[..., :0]
 
 
 class Conv:
@@ -192,27 +212,36 @@ class Windowed:
 
 
 class Stream:
-    """A layer on one signal, as its user sees it: an `EncodeStream` or a `DecodeStream`.
+    """One signal on its way through a codec, piece by piece: audio to codes, or codes to audio.
 
     Args:
-        layer: fresh; it is the stream's own from now on.
-        check: makes of a piece `[B, C, T]` what the layer takes, or raises ValueError.
+        layer: fresh; it belongs to the stream from now on.
+        codec: whose layer it is.
+        kind: what is pushed, "wav" or "codes".
     """
 
-    def __init__(self, layer: Layer, check: Callable[[Tensor], Tensor]) -> None:
-        self._layer, self._check = layer, check
+    def __init__(self, layer: Layer, codec: "Codec", kind: Literal["wav", "codes"]) -> None:
+        self._layer, self._codec, self._kind = layer, codec, kind
         self._end: Tensor | None = None  # a piece of no samples, of the signal's shape
         self._ended = self._heard = False
 
     def push(self, x: Tensor) -> Tensor:
-        """Take the next `x [B, C, T]`, T >= 0; give what it completes.
+        """Take the next piece and return what it completes.
+
+        Args:
+            x: wav `[B, C, T]` or codes `[B, K, frames]`; T and frames may be 0, B and K must stay
+                the same.
+
+        Returns:
+            Codes `[B, K, frames]` int64, or wav `[B, C, T]`, on the device of `x`.
 
         Raises:
-            ValueError: if the piece is bad, has another shape than the first, or the stream ended.
+            ValueError: if the piece is no audio or no codes of the codec, has another batch size
+                or number of codebooks than the first, or the stream has ended.
         """
         if self._ended:
             raise ValueError("the stream has ended: begin another one")
-        x = self._check(x)
+        self._check(x)
         if self._end is not None and x.shape[:2] != self._end.shape[:2]:
             raise ValueError(
                 f"the stream began with {list(self._end.shape[:2])} for batch and channels or "
@@ -223,17 +252,26 @@ class Stream:
         return self._step(x, last=False)
 
     def finish(self) -> Tensor:
-        """End the signal; give what is left.
+        """End the signal and return the rest.
 
         Raises:
-            ValueError: if nothing was pushed, or the stream ended before.
+            ValueError: if nothing was pushed, or the stream has ended before.
         """
         if self._ended or self._end is None or not self._heard:
             raise ValueError("the stream has ended" if self._ended else "nothing was pushed")
         self._ended = True
         return self._step(self._end, last=True)
 
+    def _check(self, x: Tensor) -> None:
+        channels = self._codec.channels
+        if self._kind == "codes":
+            self._codec.check_depth(self._codec.tokens(x).num_codebooks)
+            return
+        check_tensor(x, "wav", f"[B, {channels}, T]")
+        if x.ndim != 3 or x.shape[1] != channels or x.shape[-1] > 0:
+            check_wav(x, channels=channels)
+
     def _step(self, x: Tensor, *, last: bool) -> Tensor:
-        with torch.inference_mode():
-            out = self._layer.step(x, last)
-        return out.clone()  # out here an inference tensor could not be worked on
+        with torch.inference_mode(), self._codec._computing():
+            out = self._layer.step(self._codec._inward(x), last)
+        return out.to(x.device, copy=True)  # a copy made out here is no inference tensor

@@ -62,6 +62,32 @@ class Tokens:
     num_samples: int
     side: Mapping[str, Tensor] = field(default_factory=dict)
     side_bits: float = 0.0
+    clips: None = None
+
+    @classmethod
+    def batch(cls, parts):
+        if len(parts) == 1:
+            return parts[0]
+        return replace(
+            parts[0],
+            codes=torch.cat([p.codes for p in parts]),
+            side={k: torch.cat([p.side[k] for p in parts]) for k in parts[0].side},
+        )
+
+    def map_arrays(self, fn):
+        return replace(
+            self,
+            codes=fn(self.codes) if isinstance(self.codes, Tensor) else tuple(map(fn, self.codes)),
+            side={k: fn(v) for k, v in self.side.items()},
+        )
+
+    def __len__(self):
+        return self.batch_size
+
+    def __getitem__(self, i):
+        if not 0 <= i < len(self):
+            raise IndexError
+        return self.map_arrays(lambda a: a[i : i + 1])
 
     @classmethod
     def uniform(

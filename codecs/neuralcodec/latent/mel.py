@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 from neuralcodec.core import torchaudio_guard
-from neuralcodec.core.audio import check_wav, fit_length
-from neuralcodec.core.checks import check_latents
-from neuralcodec.core.network import seeded
+from neuralcodec.core.audio import fit_length
+from neuralcodec.core.latents import LatentCodec
+from neuralcodec.core.networks import seeded
 from neuralcodec.latent.mdct import hop_length_of
 
 
-class Mel:
-    """Log-mel frames, made audible by Griffin-Lim, as a `LatentCodec`.
+class Mel(LatentCodec):
+    """Log-mel frames, made audible by Griffin-Lim.
 
     The phase is lost: even without a quantizer `decode_latents` only sounds like the audio.
     Magnitudes by least squares from the mel bands, phase by the fast Griffin-Lim algorithm
@@ -21,15 +21,14 @@ class Mel:
         frame_rate: Hz; must divide `sample_rate`.
         sample_rate: Hz.
         num_mels: D, mel bands from 0 to sample_rate / 2.
-        iterations: of Griffin-Lim.
+        iterations: number of Griffin-Lim iterations.
 
     Raises:
         ValueError: if `frame_rate` does not divide `sample_rate`, or a count is below 1.
     """
 
     name = "mel"
-    channels = 1
-    is_causal = False  # frames are centred
+    has_codebooks = False
 
     def __init__(
         self,
@@ -38,6 +37,7 @@ class Mel:
         num_mels: int = 80,
         iterations: int = 32,
     ) -> None:
+        super().__init__()
         if num_mels < 1 or iterations < 1:
             raise ValueError(f"need num_mels, iterations >= 1, got {num_mels} and {iterations}")
         self._hop = hop_length_of(sample_rate, frame_rate)
@@ -45,33 +45,28 @@ class Mel:
         self._floor = 1e-5
         window = max(2 * self._hop, 64 * sample_rate // 1000)  # samples; 64 ms resolves the pitch
         transforms = torchaudio_guard.load().transforms
-        self._analyse = transforms.MelSpectrogram(
+        self._to_mel = transforms.MelSpectrogram(
             sample_rate, n_fft=window, hop_length=self._hop, n_mels=num_mels, power=1.0
         )
         self._bands_to_bins = transforms.InverseMelScale(
             window // 2 + 1, n_mels=num_mels, sample_rate=sample_rate
         )
-        self._synthesise = transforms.GriffinLim(
+        self._to_wav = transforms.GriffinLim(
             n_fft=window, hop_length=self._hop, n_iter=iterations, power=1.0
         )
 
-    def encode_latents(self, wav: Tensor) -> Tensor:
-        """Turn `wav [B, 1, T]` into natural logs of mel magnitudes, `[B, D, ceil(T / hop) + 1]`."""
-        check_wav(wav, channels=1)
+    def _analyse(self, wav: Tensor) -> Tensor:
         frames = -(-wav.shape[-1] // self._hop)
         # Reflection, which the transform uses at both ends, needs more than half a window.
-        length = max(frames * self._hop, self._analyse.n_fft // 2 + 1)
-        mel: Tensor = self._analyse(fit_length(wav[:, 0].float(), length))
+        length = max(frames * self._hop, self._to_mel.n_fft // 2 + 1)
+        mel: Tensor = self._to_mel(fit_length(wav[:, 0], length))
         return mel[..., : frames + 1].clamp(min=self._floor).log()
 
-    def decode_latents(self, z: Tensor, length: int | None = None) -> Tensor:
-        """Turn log-mel frames `[B, D, frames]` into wav `[B, 1, length]`."""
-        check_latents(z, self.dim)
-        frames = max(z.shape[2], self._analyse.n_fft // (2 * self._hop) + 2)  # as at encoding
-        magnitudes = fit_length(self._bands_to_bins(z.float().exp()), frames)
+    def _synthesise(self, z: Tensor) -> Tensor:
+        frames = max(z.shape[2], self._to_mel.n_fft // (2 * self._hop) + 2)  # as at encoding
+        magnitudes = fit_length(self._bands_to_bins(z.exp()), frames)
         clips = []
         for each in torch.split(magnitudes, 1):  # alone, so that it is the same in any batch
-            with seeded():
-                clips.append(self._synthesise(each))
-        wav = torch.stack(clips)
-        return fit_length(wav, (z.shape[2] - 1) * self._hop if length is None else length)
+            with seeded(z.device):
+                clips.append(self._to_wav(each))
+        return torch.stack(clips)[..., : (z.shape[2] - 1) * self._hop]

@@ -16,13 +16,15 @@ from torch import Tensor
 
 from neuralcodec import __version__
 from neuralcodec.core.audio import mix_down
-from neuralcodec.core.checks import check_cover, codes_of
-from neuralcodec.core.codec import RVQ_SUFFIX, Chunkable, LatentCodec
-from neuralcodec.core.codec import load as load_codec
+from neuralcodec.core.digests import digest_of, joined
 from neuralcodec.core.files import cache_folder, write_whole
-from neuralcodec.core.tokens import Tokens
+from neuralcodec.core.inputs import check_beam
+from neuralcodec.core.latents import LatentCodec
+from neuralcodec.core.loading import find
+from neuralcodec.core.loading import load as load_codec
+from neuralcodec.core.registry import RVQ_SUFFIX
 from neuralcodec.data import Clip, clips
-from neuralcodec.latent.retimed import Resampled, Stacked, retime
+from neuralcodec.latent.retimed import retime
 from neuralcodec.quantize import ResidualVectorQuantizer
 
 LATENTS_PER_ENTRY = 16
@@ -38,13 +40,8 @@ BEAM = "beam_width"
 """Setting of a requantized codec that its search takes, and not the codec within."""
 
 
-def _check_beam(width: int) -> None:
-    if width < 1:
-        raise ValueError(f"beam_width must be at least 1, got {width}")
-
-
-class Requantized:
-    """A `Codec` made of a `LatentCodec` and a residual vector quantizer.
+class Requantized(LatentCodec):
+    """A latent codec with our residual vector quantizer on its latents.
 
     Args:
         codec: analysis and synthesis.
@@ -58,45 +55,34 @@ class Requantized:
     def __init__(
         self, codec: LatentCodec, rvq: ResidualVectorQuantizer, beam_width: int = 1
     ) -> None:
+        super().__init__()
         if rvq.dim != codec.dim:
             raise ValueError(f"{codec.name!r} has latents of dim {codec.dim}, the rvq {rvq.dim}")
-        _check_beam(beam_width)
-        self.codec, self.rvq, self.beam_width = codec, rvq, beam_width
+        self.codec, self.rvq = codec, rvq.to(codec.device)
+        self.device_types = codec.device_types
+        self.beam_width = check_beam(beam_width)
         self.name = codec.name + RVQ_SUFFIX
         self.sample_rate, self.channels = codec.sample_rate, codec.channels
-        self.num_codebooks = rvq.num_codebooks
+        self.dim, self.frame_rate = codec.dim, codec.frame_rate
         self.frame_rates = (codec.frame_rate,) * rvq.num_codebooks
-        self.codebook_sizes = (rvq.codebook_size,) * rvq.num_codebooks
-        self.is_causal = codec.is_causal
-        if isinstance(codec, Chunkable):
-            self.hop_length = codec.hop_length
-            self.encode_context, self.decode_context = codec.encode_context, codec.decode_context
+        self.codebook_sizes = tuple(rvq.codebook_sizes)
+        self.is_causal, self.delay_samples = codec.is_causal, codec.delay_samples
+        self.hop_length = codec.hop_length if codec.is_chunkable else None
+        self.encode_context, self.decode_context = codec.encode_context, codec.decode_context
 
-    def encode(self, wav: Tensor, num_codebooks: int | None = None) -> Tokens:
-        """Encode `wav [B, C, T]` with the first `num_codebooks` codebooks; default all."""
-        return Tokens.uniform(
-            self.rvq.encode(
-                self.codec.encode_latents(wav), num_codebooks, beam_width=self.beam_width
-            ),
-            frame_rate=self.codec.frame_rate,
-            codebook_size=self.rvq.codebook_size,
-            sample_rate=self.sample_rate,
-            num_samples=wav.shape[-1],
-        )
+    @property
+    def digest(self) -> str:  # type: ignore[override]  # read, never assigned
+        """Of the codec and of the codebooks."""
+        return joined(self.codec.digest, digest_of({"codebooks": self.rvq.codebooks}))
 
-    def decode(self, tokens: Tokens) -> Tensor:
-        """Decode to wav `[B, C, num_samples]`; tokens may hold any prefix of the codebooks.
+    def _analyse(self, wav: Tensor) -> Tensor:
+        return self.codec._analyse(wav)
 
-        Raises:
-            ValueError: if the tokens are of another codec, or their frames don't cover the audio.
-        """
-        codes, length = codes_of(self, tokens), tokens.num_samples
-        hop_length = self.sample_rate / self.codec.frame_rate
-        # Resampled latents, of any rate, may end a millionth of a frame early.
-        check_cover(codes.shape[-1], hop_length * (1 + 2e-6), length)
-        return self.codec.decode_latents(self.rvq.decode(codes), length)
+    def _synthesise(self, z: Tensor) -> Tensor:
+        return self.codec._synthesise(z)
 
 
+@torch.no_grad()
 def fitting_latents(codec: LatentCodec, wavs: Sequence[Tensor], count: int) -> Tensor:
     """Collect at least `count` latents of some audio, if need be by hearing it more than once.
 
@@ -154,7 +140,9 @@ def fit(
     )
 
 
-def latent_codec(name: str, settings: Mapping[str, Any]) -> LatentCodec:
+def latent_codec(
+    name: str, settings: Mapping[str, Any], device: str | torch.device = "cpu"
+) -> LatentCodec:
     """Build the latent codec `name`; the settings in `RETIMING`, if any, change its frame rate.
 
     `BEAM` among them is left to the quantizer.
@@ -164,22 +152,11 @@ def latent_codec(name: str, settings: Mapping[str, Any]) -> LatentCodec:
     """
     timing = {key: value for key, value in settings.items() if key in RETIMING}
     others = {key: settings[key] for key in settings.keys() - timing.keys() - {BEAM}}
-    codec = load_codec(name, **others)
-    if not isinstance(codec, LatentCodec):
+    if not issubclass(find(name), LatentCodec):
         raise ValueError(f"codec {name!r} gives no latents, so it takes no {RVQ_SUFFIX!r}")
+    codec = load_codec(name, device=device, **others)
+    assert isinstance(codec, LatentCodec)
     return retime(codec, **timing)
-
-
-def _content(codec: Any) -> str:
-    """Hash what a codec has learned, so that other weights are another codec."""
-    while isinstance(codec, Stacked | Resampled):
-        codec = codec.codec
-    digest = hashlib.sha256(getattr(codec, "weights_digest", "").encode())
-    network, rvq = getattr(codec, "network", None), getattr(codec, "rvq", None)
-    learned = network.state_dict() if network else {"": rvq.codebooks} if rvq else {}
-    for name, value in learned.items():
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def fit_file(codec: LatentCodec, described: Sequence[Any]) -> str:
@@ -189,7 +166,7 @@ def fit_file(codec: LatentCodec, described: Sequence[Any]) -> str:
         codec: as it is built: what it has learned goes into the hash, and so does our version.
         described: the rest, as JSON has it: settings, audio, sizes, seed.
     """
-    text = json.dumps([*described, _content(codec), __version__], sort_keys=True)
+    text = json.dumps([*described, codec.digest, __version__], sort_keys=True)
     return f"{codec.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
 
 
@@ -201,6 +178,7 @@ def load(
     audio: str | Path = "starter:fit",
     seed: int = 0,
     beam_width: int = 1,
+    device: str | torch.device = "cpu",
     **settings: Any,
 ) -> Requantized:
     """Build the latent codec `name` and fit a quantizer on it, or find the one fitted before.
@@ -215,14 +193,15 @@ def load(
         audio: to fit on: a source that `neuralcodec.data.clips` takes.
         seed: of the k-means start.
         beam_width: of the search for codes; 1 is greedy.
+        device: where the codec computes, and where the quantizer is fitted.
         **settings: those of the latent codec, and `stack` and `latent_rate` of
             `neuralcodec.latent.retimed.retime`.
 
     Raises:
         ValueError: if the codec is unknown or gives no latents, or a value is out of range.
     """
-    _check_beam(beam_width)
-    codec, found = latent_codec(name, settings), clips(audio)
+    check_beam(beam_width)
+    codec, found = latent_codec(name, settings, device), clips(audio)
     fitted_on = [clip.digest() for clip in found]
     described: list[Any] = [name, {key: str(value) for key, value in settings.items()}, fitted_on]
     described += [num_codebooks, codebook_size, seed]

@@ -9,8 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from neuralcodec.core.checks import check_latents
-from neuralcodec.core.codec import Chunkable, LatentCodec
+from neuralcodec.core.latents import LatentCodec
 
 _LOBES = 8  # zero crossings of the filter on either side
 
@@ -44,85 +43,97 @@ def interpolate(z: Tensor, ratio: float, length: int) -> Tensor:
     return out / total
 
 
-class Stacked:
-    """A `LatentCodec` of whose latents several that follow each other are one.
+class Stacked(LatentCodec):
+    """A latent codec of which several consecutive latents are one.
 
     Nothing is lost: `stack` latents of width D become one of width stack * D. The last one is
-    filled up with the last latent.
+    filled up with copies of the last latent.
 
     Args:
-        codec: whose latents they are.
-        stack: how many, at least 1.
+        codec: the codec whose latents are stacked.
+        stack: number of latents per new one, at least 1.
 
     Raises:
         ValueError: if `stack` is below 1.
     """
 
+    has_codebooks = False
+
     def __init__(self, codec: LatentCodec, stack: int) -> None:
+        super().__init__()
         if stack < 1:
             raise ValueError(f"stack must be at least 1, got {stack}")
         self.codec, self.stack = codec, stack
+        self.device_types = codec.device_types
         self.name, self.sample_rate, self.channels = codec.name, codec.sample_rate, codec.channels
         self.dim, self.frame_rate = codec.dim * stack, codec.frame_rate / stack
         self.is_causal = codec.is_causal
-        if isinstance(codec, Chunkable):
+        if codec.is_chunkable:
+            assert codec.hop_length is not None
+            assert codec.encode_context is not None
+            assert codec.decode_context is not None
             self.hop_length = codec.hop_length * stack
             self.encode_context = -(-codec.encode_context // stack)
             self.decode_context = -(-codec.decode_context // stack)
 
-    def encode_latents(self, wav: Tensor) -> Tensor:
-        """Turn `wav [B, C, T]` into latents `[B, stack * D, ceil(frames / stack)]`."""
-        z = self.codec.encode_latents(wav)
+    @property
+    def digest(self) -> str:  # type: ignore[override]  # read, never assigned
+        """That of the codec."""
+        return self.codec.digest
+
+    def _analyse(self, wav: Tensor) -> Tensor:
+        z = self.codec._analyse(wav)
         frames = -(-z.shape[-1] // self.stack)
         missing = frames * self.stack - z.shape[-1]
         z = torch.cat([z, z[..., -1:].expand(-1, -1, missing)], dim=-1)
         return z.reshape(*z.shape[:2], frames, self.stack).permute(0, 3, 1, 2).flatten(1, 2)
 
-    def decode_latents(self, z: Tensor, length: int | None = None) -> Tensor:
-        """Turn `z [B, stack * D, frames]` into wav `[B, C, length]`; default all it covers."""
-        check_latents(z, self.dim)
+    def _synthesise(self, z: Tensor) -> Tensor:
         z = z.reshape(len(z), self.stack, -1, z.shape[-1]).permute(0, 2, 3, 1).flatten(2, 3)
-        return self.codec.decode_latents(z, length)
+        return self.codec._synthesise(z)
 
 
-class Resampled:
-    """A `LatentCodec` whose latents are resampled in time, each dimension as a signal.
+class Resampled(LatentCodec):
+    """A latent codec whose latents are resampled in time, each dimension as a signal.
 
-    Band-limited, so what changes faster than half the new rate is lost: how much that matters is
-    what a sweep finds out.
+    The filter is symmetric and band-limited, so what changes faster than half the new rate is lost:
+    how much that matters is what a sweep measures.
 
     Args:
-        codec: whose latents they are.
-        latent_rate: latents a second wanted, Hz; above 0, finite.
+        codec: the codec whose latents are resampled.
+        latent_rate: latents per second, Hz; above 0, finite.
 
     Raises:
-        ValueError: if `latent_rate` is not such.
+        ValueError: if `latent_rate` is out of range.
     """
 
+    has_codebooks = False
+
     def __init__(self, codec: LatentCodec, latent_rate: float) -> None:
+        super().__init__()
         if not 0 < latent_rate < math.inf:
             raise ValueError(f"latent_rate must be above 0 Hz and finite, got {latent_rate}")
-        self.codec = codec
+        self.codec, self.device_types = codec, codec.device_types
         self.name, self.sample_rate, self.channels = codec.name, codec.sample_rate, codec.channels
         self.dim, self.frame_rate = codec.dim, float(latent_rate)
-        self.is_causal = False  # the filter is symmetric
 
-    def encode_latents(self, wav: Tensor) -> Tensor:
-        """Turn `wav [B, C, T]` into latents `[B, D, frames]` at the new rate."""
-        z = self.codec.encode_latents(wav)
+    @property
+    def digest(self) -> str:  # type: ignore[override]  # read, never assigned
+        """That of the codec."""
+        return self.codec.digest
+
+    def _analyse(self, wav: Tensor) -> Tensor:
+        z = self.codec._analyse(wav)
         ratio = self.frame_rate / self.codec.frame_rate
         return interpolate(z, ratio, max(1, math.ceil(z.shape[-1] * ratio - 1e-6)))
 
-    def decode_latents(self, z: Tensor, length: int | None = None) -> Tensor:
-        """Turn `z [B, D, frames]` at the new rate into wav `[B, C, length]`."""
-        check_latents(z, self.dim)
+    def _synthesise(self, z: Tensor) -> Tensor:
         ratio = self.codec.frame_rate / self.frame_rate
-        z = interpolate(z, ratio, math.ceil(z.shape[-1] * ratio - 1e-6))
-        return self.codec.decode_latents(z, length)
+        return self.codec._synthesise(interpolate(z, ratio, math.ceil(z.shape[-1] * ratio - 1e-6)))
 
 
 def retime(codec: LatentCodec, *, stack: int = 1, latent_rate: float | None = None) -> LatentCodec:
-    """Give a codec with its latents resampled to `latent_rate`, then stacked.
+    """Return a codec with its latents resampled to `latent_rate`, then stacked.
 
     Args:
         codec: any latent codec.
@@ -132,7 +143,7 @@ def retime(codec: LatentCodec, *, stack: int = 1, latent_rate: float | None = No
     Raises:
         ValueError: if a value is out of range.
 
-    >>> from neuralcodec.core.codec import load
+    >>> from neuralcodec.core.loading import load
     >>> slow = retime(load("mel", frame_rate=50), stack=2)
     >>> slow.frame_rate, slow.dim
     (25.0, 160)

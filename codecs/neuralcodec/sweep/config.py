@@ -12,11 +12,10 @@ from pydantic import (
     field_validator,
 )
 
-from neuralcodec.core import codec as codecs
 from neuralcodec.core import settings_file
 from neuralcodec.core.audio import KINDS
 from neuralcodec.core.names import unknown
-from neuralcodec.core.registry import REGISTRY
+from neuralcodec.core.registry import RVQ_SUFFIX, entry_of
 from neuralcodec.metrics import DEFAULT, METRICS
 
 Setting = bool | int | float | str
@@ -121,9 +120,7 @@ def _values(axis: str, value: Any) -> tuple[Setting, ...]:
 def _axes(codec: str, table: Any) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise ValueError(f"{codec} must be a table [grid.{codec}], got {table!r}")
-    base_name = codec.removesuffix(codecs.RVQ_SUFFIX)
-    if base_name not in REGISTRY:
-        raise unknown("codec", codec, REGISTRY)
+    entry_of(codec.removesuffix(RVQ_SUFFIX))
     label = table.get("label")
     if not isinstance(label, str | None) or label == "":
         raise ValueError(f"{codec}.label must be a text that is not empty, got {label!r}")

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from neuralcodec.core import codec as codecs
 from neuralcodec.core.audio import fit_length, mix_down, resample
+from neuralcodec.core.codec import Codec
 from neuralcodec.core.files import write_whole
+from neuralcodec.core.loading import load
 from neuralcodec.core.tokens import Tokens
 from neuralcodec.latent import requantized
 from neuralcodec.metrics import METRICS, score
@@ -70,10 +71,10 @@ def run_fit(fit: Fit, folder: Path) -> str | None:
 
 
 @functools.lru_cache(maxsize=2)
-def _load(setup: Setup, folder: Path) -> codecs.Codec:
+def _load(setup: Setup, folder: Path) -> Codec:
     """Build a setup's codec; jobs of one setup come in a row, so few are kept."""
     if setup.fit is None:
-        return codecs.load(setup.codec, **dict(setup.settings))  # type: ignore[no-any-return]
+        return load(setup.codec, **dict(setup.settings))
     settings = dict(setup.settings)
     codec = requantized.latent_codec(setup.fit.codec, settings)
     fitted = load_file(folder / requantized.fit_file(codec, [setup.fit.signature]))
@@ -124,8 +125,7 @@ def _score(job: Job, reference: Tensor, estimate: Tensor) -> tuple[dict[str, flo
 class _Encoded:
     """A clip after one encode, at the largest depth that is wanted."""
 
-    codec: codecs.Codec
-    nested: bool  # whether a prefix of the tokens is what the codec gives for that depth
+    codec: Codec
     wav: Tensor  # [1, C, T] at the codec's sample rate
     reference: Tensor  # [1, T] at the sweep's
     tokens: Tokens
@@ -133,15 +133,15 @@ class _Encoded:
 
     def at(self, depth: int | None) -> tuple[Tokens, float]:
         """Give the tokens of a depth, and the seconds that their encode took."""
-        held = self.tokens.num_codebooks
-        if depth in (None, held):
+        wanted = self.codec.check_depth(depth)
+        if wanted == self.tokens.num_codebooks:
             return self.tokens, self.seconds
-        if self.nested or depth > held:  # beyond what it holds: an error that says so
-            return self.tokens.prefix(depth), self.seconds
-        return _timed(self.codec, self.wav, depth)
+        if self.codec.nested:
+            return self.tokens.prefix(wanted), self.seconds
+        return _timed(self.codec, self.wav, wanted)
 
 
-def _timed(codec: codecs.Codec, wav: Tensor, depth: int | None) -> tuple[Tokens, float]:
+def _timed(codec: Codec, wav: Tensor, depth: int | None) -> tuple[Tokens, float]:
     start = time.perf_counter()
     tokens = codec.encode(wav, depth)
     return tokens, time.perf_counter() - start
@@ -153,10 +153,9 @@ def _encode(job: Job, folder: Path) -> _Encoded:
     reference, _ = job.clip.read(job.base.sample_rate)
     mono, _ = job.clip.read(codec.sample_rate)
     wav = mono.expand(codec.channels, -1)[None]
-    possible = [depth for depth, _ in job.points if depth and depth <= codec.num_codebooks]
-    nested = int(dict(job.setup.settings).get(requantized.BEAM, 1)) == 1
-    tokens, seconds = _timed(codec, wav, max(possible, default=None))
-    return _Encoded(codec, nested, wav, reference, tokens, seconds)
+    possible = [depth for depth, _ in job.points if depth in codec.depths]
+    tokens, seconds = _timed(codec, wav, max(filter(None, possible), default=None))
+    return _Encoded(codec, wav, reference, tokens, seconds)
 
 
 def _row(job: Job, encoded: _Encoded, depth: int | None) -> Row:

@@ -10,7 +10,6 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from neuralcodec.core import torchaudio_guard
-from neuralcodec.core.audio import check_wav, fit_length
-from neuralcodec.core.checks import check_cover, check_depth, check_latents, codes_of
+from neuralcodec.core.audio import fit_length
+from neuralcodec.core.digests import digest_of
+from neuralcodec.core.inputs import check_beam
+from neuralcodec.core.latents import LatentCodec
 from neuralcodec.core.names import unknown
-from neuralcodec.core.network import fold_weight_norm, load_saved, seeded, seen
-from neuralcodec.core.tokens import Tokens
+from neuralcodec.core.networks import fold_weight_norm, load_saved, seeded, seen
 from neuralcodec.quantize import ResidualVectorQuantizer
 from neuralcodec.weights import locate
 
@@ -142,36 +142,31 @@ def read_network(path: Path, model: str) -> Any:
     return network
 
 
-class Dac:
-    """DAC of one sample rate, a `Codec`, `LatentCodec` and `Chunkable`; mono, not causal.
+class Dac(LatentCodec):
+    """DAC of one sample rate; mono, not causal.
 
     The published 24 and 16 kHz models come back 8 samples early from the package: put in time,
     SI-SNR of a speech clip rises from 2.5 to 21.1 and from -0.2 to 12.9 dB (README of codecscope
-    0.1.0). `decode` takes that off; the first 8 samples, which the package then lacks, are zeros.
+    0.1.0). `decode` compensates for that; the first 8 samples, which the package then lacks, are
+    zeros.
 
-    Where it comes from: around the odd stride, 5, the package pads by ceil(5 / 2) in encoder and
-    decoder. That shifts nothing, both lean to the same side, but decoded audio ends up 8 samples
-    short, with which the repository's own training at 16 kHz fails: its clips of 0.38 s are 19
-    whole frames, and the losses compare 6080 samples with 6072. With floor(5 / 2), as the
-    repository began, in the decoder alone both models train. So these weights seem to be trained
-    that way; since then all comes 1 sample of that layer earlier, 4 * 2 = 8 of the output.
+    The cause lies in the odd stride, 5, around which the package pads by ceil(5 / 2) in encoder and
+    decoder. That shifts nothing, since both lean to the same side, but decoded audio ends up 8
+    samples short, with which the repository's own training at 16 kHz fails: its clips of 0.38 s are
+    19 whole frames, and the losses compare 6080 samples with 6072. With floor(5 / 2) in the decoder
+    alone, as in the repository's first version, both models train. So these weights seem to be
+    trained that way; since then everything comes 1 sample of that layer, 4 * 2 = 8 samples of the
+    output, early.
 
     Args:
         model: "44khz" (9 codebooks), "24khz" (32) or "16khz" (12), each of 1024 entries.
         weights: a checkpoint that the package saved or published, which may have other widths and
             another number of codebooks; None: the published one; "random": `random_network`.
-        device: where to compute.
         beam_width: 1: the package's own greedy search; more: ours, on the same codebooks, with a
-            smaller error (see `ResidualVectorQuantizer.encode`; then k codebooks asked for are
-            better than the first k of more).
+            smaller error (see `ResidualVectorQuantizer.encode`).
 
     Attributes:
         network: the package's model, weight norm folded.
-        rvq: its codebooks as a quantizer of ours.
-        delay_samples: by which the package's audio is late, negative where it is early. `decode`
-            and `decode_latents` take it off.
-        encode_context: frames to both sides that codes depend on, by the convolutions.
-        decode_context: frames to both sides that audio depends on.
 
     Raises:
         WeightsMissing: if the weights are nowhere to be found.
@@ -179,35 +174,27 @@ class Dac:
             below 1.
     """
 
-    channels = 1
-    is_causal = False
-
     def __init__(
-        self,
-        model: str = "44khz",
-        weights: str | Path | None = None,
-        device: str = "cpu",
-        beam_width: int = 1,
+        self, model: str = "44khz", weights: str | Path | None = None, beam_width: int = 1
     ) -> None:
+        super().__init__()
         if model not in _MODELS:
             raise unknown("DAC model", model, _MODELS)
-        if beam_width < 1:
-            raise ValueError(f"beam_width must be at least 1, got {beam_width}")
+        self.beam_width = check_beam(beam_width)
         self.name = f"dac_{model}"
         if weights == "random":
             network = random_network(model)
         else:
             network = read_network(locate(self.name, weights), model)
+        self.digest = digest_of(network.state_dict())  # folding rounds in a machine's own way
         fold_weight_norm(network)
-        self.network = network.to(device).eval()
-        self.beam_width, self._device = beam_width, torch.device(device)
+        self.network = network.eval()
         published = _MODELS[model]
         self.sample_rate, self.hop_length = published.sample_rate, published.hop_length
-        self.num_codebooks: int = network.n_codebooks
-        self.frame_rate = self.sample_rate / self.hop_length
-        self.frame_rates = (self.frame_rate,) * self.num_codebooks
-        self.codebook_sizes: tuple[int, ...] = (network.codebook_size,) * self.num_codebooks
         self.dim: int = network.latent_dim
+        self.frame_rate = self.sample_rate / self.hop_length
+        self.frame_rates = (self.frame_rate,) * network.n_codebooks
+        self.codebook_sizes = (network.codebook_size,) * network.n_codebooks
         self.delay_samples = -published.lead
         first, last = seen(network.encoder, 0, 0)
         self.encode_context = max(-(first // self.hop_length), last // self.hop_length)
@@ -215,74 +202,28 @@ class Dac:
         first, last = seen(network.decoder, start, start + self.hop_length - 1)
         self.decode_context = max(-first, last)
 
-    @cached_property
+    @property
     def rvq(self) -> ResidualVectorQuantizer:
         """The codebooks as a quantizer of ours."""
-        return ResidualVectorQuantizer.from_dac(self.network)
+        held: ResidualVectorQuantizer = self._converted(
+            ResidualVectorQuantizer.from_dac, self.network
+        )
+        return held
 
-    def encode(self, wav: Tensor, num_codebooks: int | None = None) -> Tokens:
-        """Encode `wav [B, 1, T]` with the first `num_codebooks`: codes `[B, K, ceil(T / hop)]`.
+    def _analyse(self, wav: Tensor) -> Tensor:
+        z: Tensor = self.network.encoder(self.network.preprocess(wav, self.sample_rate))
+        return z
 
-        Raises:
-            ValueError: if `wav` is of another shape or not finite, or `num_codebooks` out of range.
-        """
-        depth = check_depth(num_codebooks, range(1, self.num_codebooks + 1))
+    def _quantize(self, z: Tensor, depth: int) -> Tensor:
         if self.beam_width > 1:
-            codes = self.rvq.encode(self.encode_latents(wav), depth, beam_width=self.beam_width)
-        else:
-            with torch.inference_mode():
-                codes = self.network.encode(self._padded(wav), depth)[1]
-        return Tokens(
-            codes.clone(),
-            frame_rates=self.frame_rates[:depth],
-            codebook_sizes=self.codebook_sizes[:depth],
-            sample_rate=self.sample_rate,
-            num_samples=wav.shape[-1],
-        )
+            return super()._quantize(z, depth)
+        codes: Tensor = self.network.quantizer(z, depth)[1]
+        return codes
 
-    def decode(self, tokens: Tokens) -> Tensor:
-        """Decode tokens of any number of codebooks to wav `[B, 1, num_samples]`.
-
-        Raises:
-            ValueError: if the tokens are of another codec, or their frames don't cover the audio.
-        """
-        codes = codes_of(self, tokens).to(self._device)
-        check_cover(codes.shape[-1], self.hop_length, tokens.num_samples)
-        with torch.inference_mode():
-            wav = self._synthesise(self.network.quantizer.from_codes(codes)[0])
-        return wav[..., : tokens.num_samples].clone()
-
-    def encode_latents(self, wav: Tensor) -> Tensor:
-        """Turn `wav [B, 1, T]` into what the quantizer would get, `z [B, 1024, ceil(T / hop)]`.
-
-        Raises:
-            ValueError: if `wav` is of another shape or not finite.
-        """
-        with torch.inference_mode():
-            z: Tensor = self.network.encoder(self._padded(wav))
-        return z.clone()
-
-    def decode_latents(self, z: Tensor, length: int | None = None) -> Tensor:
-        """Turn latents `z [B, 1024, frames]` into wav `[B, 1, length]`; default frames * hop.
-
-        Raises:
-            ValueError: if `z` is of another shape.
-        """
-        check_latents(z, self.dim)
-        with torch.inference_mode():
-            wav = self._synthesise(z.to(self._device, torch.float32))
-        return fit_length(wav, wav.shape[-1] if length is None else length).clone()
-
-    def _padded(self, wav: Tensor) -> Tensor:
-        """Fill up `[B, 1, T]` to whole frames."""
-        check_wav(wav, channels=1)
-        padded: Tensor = self.network.preprocess(
-            wav.to(self._device, torch.float32), self.sample_rate
-        )
-        return padded
+    def _dequantize(self, codes: Tensor) -> Tensor:
+        z: Tensor = self.network.quantizer.from_codes(codes)[0]
+        return z
 
     def _synthesise(self, z: Tensor) -> Tensor:
-        """Turn `[B, D, frames]` into wav `[B, 1, frames * hop]`, in time with the audio."""
-        wav = self.network.decode(z)
-        late = nn.functional.pad(wav, (-self.delay_samples, 0))
+        late = nn.functional.pad(self.network.decode(z), (-self.delay_samples, 0))
         return fit_length(late, z.shape[-1] * self.hop_length)

@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralcodec.core.audio import check_wav, fit_length
-from neuralcodec.core.checks import check_cover, check_depth, check_latents, check_tokens
+from neuralcodec.core.audio import fit_length
+from neuralcodec.core.digests import digest_of
+from neuralcodec.core.inputs import check_cover
+from neuralcodec.core.latents import LatentCodec
 from neuralcodec.core.names import unknown
-from neuralcodec.core.network import fold_weight_norm, load_saved, seeded
+from neuralcodec.core.networks import fold_weight_norm, load_saved, seeded
 from neuralcodec.core.tokens import Tokens
 from neuralcodec.weights import locate
 
@@ -131,17 +133,8 @@ def read_network(config: Path, weights: Path, model: str) -> Any:
     return network
 
 
-def _seed(device: torch.device) -> None:
-    """Seed the random numbers that are drawn on a device, and no others."""
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(0)
-    else:
-        torch.default_generator.manual_seed(0)
-
-
-class Snac:
-    """SNAC of one sample rate, a `Codec` and `LatentCodec`; mono, not causal.
+class Snac(LatentCodec):
+    """SNAC of one sample rate, mono, not causal.
 
     Codes are a tuple of `[B, T_k]`, coarse first: every 4th, 2nd and each frame of 512 samples at
     24 kHz; every 8th, 4th, 2nd and each of 384 at 32 and 44.1 kHz. Audio is filled up with silence
@@ -149,33 +142,27 @@ class Snac:
     padding's codes are codes like others. No time shift is known.
 
     The decoder adds random noise to its activations. Here the numbers are drawn anew from a fixed
-    seed for each clip, so that codes mean the same audio in any batch. As they hang on a clip's
-    length, chunks would be given other noise than the whole: this is no `Chunkable`, and long
-    audio takes memory in proportion.
+    seed for each clip, so that codes mean the same audio in any batch. As they depend on a clip's
+    length, chunks would get other noise than the whole: long audio is decoded whole, in memory in
+    proportion to its length.
 
     Args:
         model: "24khz" (3 codebooks, made for speech), "32khz" or "44khz" (4, made for music), each
             of 4096 entries.
         weights: a folder with `config.json` and `pytorch_model.bin`, which may have other widths;
             None: the published ones; "random": `random_network`.
-        device: where to compute.
 
     Attributes:
         network: the package's model, weight norm folded.
-        strides: frames of a code, one a codebook.
+        strides: frames per code, one per codebook.
 
     Raises:
         WeightsMissing: if the weights are nowhere to be found.
         ValueError: if there is no such model, or the weights are of another.
     """
 
-    channels = 1
-    is_causal = False
-    delay_samples = 0
-
-    def __init__(
-        self, model: str = "24khz", weights: str | Path | None = None, device: str = "cpu"
-    ) -> None:
+    def __init__(self, model: str = "24khz", weights: str | Path | None = None) -> None:
+        super().__init__()
         if model not in PUBLISHED:
             raise unknown("SNAC model", model, PUBLISHED)
         self.name = f"snac_{model}"
@@ -188,97 +175,53 @@ class Snac:
                 locate(self.name, folder and folder / "pytorch_model.bin"),
                 model,
             )
+        self.digest = digest_of(network.state_dict())  # folding rounds in a machine's own way
         fold_weight_norm(network)
-        self.network = network.to(device).eval()
-        self._device = torch.device(device)
+        self.network = network.eval()
         self.sample_rate: int = network.sampling_rate
-        self._hop_length = int(network.hop_length)
+        self._frame_length = int(network.hop_length)
         self._window: int = network.attn_window_size or 1
         self.strides = tuple(network.vq_strides)
-        self.num_codebooks: int = network.n_codebooks
-        self.frame_rate = self.sample_rate / self._hop_length
-        self.frame_rates = tuple(self.frame_rate / stride for stride in self.strides)
-        self.codebook_sizes: tuple[int, ...] = (network.codebook_size,) * self.num_codebooks
         self.dim: int = network.latent_dim
+        self.frame_rate = self.sample_rate / self._frame_length
+        self.frame_rates = tuple(self.frame_rate / stride for stride in self.strides)
+        self.codebook_sizes = (network.codebook_size,) * network.n_codebooks
 
-    def encode(self, wav: Tensor, num_codebooks: int | None = None) -> Tokens:
-        """Encode `wav [B, 1, T]` with the first, coarsest `num_codebooks`: a tuple of `[B, T_k]`.
+    def _encode(self, wav: Tensor, depth: int) -> Tokens:
+        codes = self.network.encode(wav)
+        return self.tokens(tuple(codes[:depth]), wav.shape[-1])
 
-        Raises:
-            ValueError: if `wav` is of another shape or not finite, or `num_codebooks` out of range.
-        """
-        depth = check_depth(num_codebooks, range(1, self.num_codebooks + 1))
-        check_wav(wav, channels=1)
-        with torch.inference_mode():
-            codes = self.network.encode(wav.to(self._device, torch.float32))
-        return Tokens(
-            tuple(stream.clone() for stream in codes[:depth]),
-            frame_rates=self.frame_rates[:depth],
-            codebook_sizes=self.codebook_sizes[:depth],
-            sample_rate=self.sample_rate,
-            num_samples=wav.shape[-1],
-        )
-
-    def decode(self, tokens: Tokens) -> Tensor:
-        """Decode tokens of any number of codebooks to wav `[B, 1, num_samples]`.
-
-        Raises:
-            ValueError: if the tokens are of another codec, are no whole windows of attention, or
-                don't cover the audio.
-        """
-        check_tokens(self, tokens)
+    def _decode(self, tokens: Tokens) -> Tensor:
         lengths = [stream.shape[1] for stream in tokens.streams]
         frames = lengths[0] * self.strides[0]
         if lengths != [frames // stride for stride in self.strides[: len(lengths)]]:
             raise ValueError(f"{lengths} codes span different times at strides {self.strides}")
         if frames % self._window:
             raise ValueError(f"{frames} frames are no multiple of a window of {self._window}")
-        check_cover(frames, self._hop_length, tokens.num_samples)
-        with torch.inference_mode():
-            wav = self._synthesise(self._dequantize(tokens.streams))
-        return wav[..., : tokens.num_samples].clone()
+        check_cover(frames, self._frame_length, tokens.num_samples)
+        return self._sound(self._add_up(tokens.streams))
 
-    def encode_latents(self, wav: Tensor) -> Tensor:
-        """Turn `wav [B, 1, T]` into what the quantizer would get, `z [B, D, frames]`, with padding.
-
-        Raises:
-            ValueError: if `wav` is of another shape or not finite.
-        """
-        check_wav(wav, channels=1)
-        with torch.inference_mode():
-            padded = self.network.preprocess(wav.to(self._device, torch.float32))
-            z: Tensor = self.network.encoder(padded)
-        return z.clone()
-
-    def decode_latents(self, z: Tensor, length: int | None = None) -> Tensor:
-        """Turn latents `z [B, D, frames]` into wav `[B, 1, length]`; by default all z covers.
-
-        What lacks to a whole window of attention is filled up with zeros.
-
-        Raises:
-            ValueError: if `z` is of another shape.
-        """
-        check_latents(z, self.dim)
-        frames = z.shape[-1]
-        whole = fit_length(z, -(-frames // self._window) * self._window)
-        with torch.inference_mode():
-            wav = self._synthesise(whole.to(self._device, torch.float32))
-        return fit_length(wav, frames * self._hop_length if length is None else length).clone()
-
-    def _dequantize(self, streams: Sequence[Tensor]) -> Tensor:
-        """Add up what the codes of the first codebooks stand for, `[B, D, frames]`."""
-        z = torch.zeros((), device=self._device)
-        for level, codes in zip(self.network.quantizer.quantizers, streams, strict=False):
-            entries = level.out_proj(level.decode_code(codes.to(self._device)))
-            z = z + entries.repeat_interleave(level.stride, dim=-1)
+    def _analyse(self, wav: Tensor) -> Tensor:
+        z: Tensor = self.network.encoder(self.network.preprocess(wav))
         return z
 
     def _synthesise(self, z: Tensor) -> Tensor:
+        frames = z.shape[-1]
+        whole = fit_length(z, -(-frames // self._window) * self._window)  # of attention windows
+        return self._sound(whole)[..., : frames * self._frame_length]
+
+    def _add_up(self, streams: Sequence[Tensor]) -> Tensor:
+        """Return the sum `[B, D, frames]` of the entries that the codes name."""
+        z = torch.zeros((), device=self.device)
+        for level, codes in zip(self.network.quantizer.quantizers, streams, strict=False):
+            entries = level.out_proj(level.decode_code(codes))
+            z = z + entries.repeat_interleave(level.stride, dim=-1)
+        return z
+
+    def _sound(self, z: Tensor) -> Tensor:
         """Turn `[B, D, frames]` into wav `[B, 1, frames * hop]`, the noise from a fixed seed."""
-        devices = [self._device] if self._device.type == "cuda" else []
         clips = []
-        for index in range(len(z)):
-            with torch.random.fork_rng(devices=devices):
-                _seed(self._device)
-                clips.append(self.network.decoder(z[index : index + 1]))
+        for each in torch.split(z, 1):
+            with seeded(z.device):
+                clips.append(self.network.decoder(each))
         return torch.cat(clips)

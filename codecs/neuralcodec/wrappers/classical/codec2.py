@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from neuralcodec.core.audio import fit_length
-from neuralcodec.core.checks import check_depth, check_frames, codes_of
+from neuralcodec.core.codec import Codec
+from neuralcodec.core.inputs import check_frames
 from neuralcodec.core.tokens import Tokens
-from neuralcodec.wrappers.classical.pcm import check_input
+from neuralcodec.wrappers.classical.pcm import check_full_scale
 
 _SAMPLE_RATE = 8000
 _ENCODER, _DECODER = "c2enc", "c2dec"
@@ -84,79 +85,55 @@ def _check_programs(mode: str) -> None:
             raise ValueError(f"this {program} has no mode {mode!r}, only {', '.join(there)}")
 
 
-class Codec2:
-    """Codec 2, a `Codec`, at 8 kHz.
+class Codec2(Codec):
+    """Codec 2 at 8 kHz; one codebook per byte of a frame, and all of them are needed to decode.
+
+    Zeros are added at the end of a clip, to make up for the delay and to fill the last frame.
 
     Args:
         mode: "3200", "2400", "1600", "1400", "1300", "1200" (bit/s, also as a number) or "700C".
 
-    Attributes:
-        depths: numbers of codebooks that it can run at: all of them.
-        delay_samples: by which the decoder lags; taken off.
-
     Raises:
         ValueError: if there is no such mode, or the programs installed here lack it.
-        FileNotFoundError: if the programs are missing; the cure is given.
+        FileNotFoundError: if the programs are missing, with how to install them.
     """
 
     name = "codec2"
     sample_rate = _SAMPLE_RATE
-    channels = 1
     is_causal = True
+    device_types = ("cpu",)
 
     def __init__(self, mode: str | int = "3200") -> None:
+        super().__init__()
         mode = str(mode)  # a command line can't tell "3200" from 3200
         if mode not in _MODES:
             raise ValueError(f"mode of codec2 must be one of {', '.join(_MODES)}, got {mode!r}")
         _check_programs(mode)
         self.mode, self._frames = mode, _MODES[mode]
         self.codebook_sizes = self._frames.sizes
-        self.num_codebooks = len(self.codebook_sizes)
-        self.frame_rates = (_SAMPLE_RATE / self._frames.length,) * self.num_codebooks
-        self.depths = (self.num_codebooks,)
+        self.frame_rates = (_SAMPLE_RATE / self._frames.length,) * len(self.codebook_sizes)
+        self.hop_length = self._frames.length
         self.delay_samples = self._frames.delay
 
-    def encode(self, wav: Tensor, num_codebooks: int | None = None) -> Tokens:
-        """Encode `wav [B, 1, T]` in [-1, 1] to the bytes of its frames, `[B, K, frames]`.
+    @property
+    def depths(self) -> tuple[int]:
+        """All codebooks: fewer bytes of a frame are no coarser coding."""
+        return (self.num_codebooks,)
 
-        Zeros are added at the end, to make up for the delay and to fill the last frame.
-
-        Args:
-            wav: the audio.
-            num_codebooks: K or None; fewer are no coding.
-
-        Raises:
-            ValueError: if `wav` has another shape, NaN, or samples beyond +-1, or `num_codebooks`
-                is not K.
-            OSError: if the program fails.
-        """
-        check_depth(num_codebooks, self.depths)
-        check_input(wav, None)
+    def _encode(self, wav: Tensor, depth: int) -> Tokens:
+        check_full_scale(wav)
         padded = fit_length(wav[:, 0], self._count(wav.shape[-1]) * self._frames.length)
-        steps = (padded.detach().cpu().double() * _FULL_SCALE).round().clamp(max=_FULL_SCALE - 1)
+        steps = (padded.double() * _FULL_SCALE).round().clamp(max=_FULL_SCALE - 1)
         frames = [
             np.frombuffer(_run(_ENCODER, self.mode, clip.tobytes()), np.uint8)
             for clip in steps.numpy().astype("<i2")
         ]
         codes = np.stack(frames).reshape(len(wav), -1, self.num_codebooks).astype(np.int64)
         codes[..., -1] >>= self._spare
-        return Tokens(
-            torch.from_numpy(codes).mT.contiguous(),
-            frame_rates=self.frame_rates,
-            codebook_sizes=self.codebook_sizes,
-            sample_rate=_SAMPLE_RATE,
-            num_samples=wav.shape[-1],
-        )
+        return self.tokens(torch.from_numpy(codes).mT.contiguous(), wav.shape[-1])
 
-    def decode(self, tokens: Tokens) -> Tensor:
-        """Decode to wav `[B, 1, num_samples]` float32 in [-1, 1].
-
-        Raises:
-            ValueError: if the tokens are of another codec or mode, or too few or many.
-            OSError: if the program fails.
-        """
-        codes = codes_of(self, tokens).mT.cpu().numpy()  # [B, frames, K]
-        check_depth(tokens.num_codebooks, self.depths)
+    def _decode(self, tokens: Tokens) -> Tensor:
+        codes = torch.stack(tokens.streams, dim=2).numpy()  # [B, frames, K]
         check_frames(codes.shape[1], self._count(tokens.num_samples), tokens.num_samples)
         codes[..., -1] <<= self._spare
         clips = [
@@ -172,5 +149,5 @@ class Codec2:
         return -self._frames.bits % 8
 
     def _count(self, samples: int) -> int:
-        """Count the frames that a clip takes."""
+        """Return the number of frames that a clip takes."""
         return -(-(samples + self.delay_samples) // self._frames.length)

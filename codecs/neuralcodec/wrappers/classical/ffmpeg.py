@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuralcodec.core.audio import resample
+from neuralcodec.core.codec import Codec
 from neuralcodec.core.tokens import Tokens
-from neuralcodec.wrappers.classical.pcm import check_input
+from neuralcodec.wrappers.classical.pcm import check_full_scale
 
 _OPUS_RATE = 48000  # Hz: the clock of Opus, at which FFmpeg always decodes it
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
@@ -90,8 +91,39 @@ def _decompress(context: AudioCodecContext, packets: Sequence[bytes]) -> NDArray
     return np.concatenate([np.zeros(0, np.float32), *blocks])
 
 
-class _ByteCodec:
-    """What the three share. A subclass gives the names that FFmpeg has for it, and its options."""
+def _packets(tokens: Tokens) -> list[bytes]:
+    """Return the packets of a clip, cut from its bytes."""
+    lacking = {"packet_sizes", "delay"} - set(tokens.side)
+    if lacking:
+        raise ValueError(f"the side of the tokens lacks {', '.join(sorted(lacking))}")
+    lengths, delay = tokens.side["packet_sizes"].flatten(), tokens.side["delay"]
+    if {lengths.dtype, delay.dtype} != {torch.int64} or delay.numel() != 1:
+        raise ValueError(
+            f"packet_sizes must be int64 [1, packets] and delay int64 [1, 1], got {lengths.dtype} "
+            f"{list(tokens.side['packet_sizes'].shape)} and {delay.dtype} {list(delay.shape)}"
+        )
+    if int(delay) < 0:
+        raise ValueError(f"the delay must not be negative, got {int(delay)}")
+    data = tokens.streams[0][0].to(torch.uint8).numpy().tobytes()
+    sizes: list[int] = lengths.tolist()
+    if min(sizes, default=0) < 1 or sum(sizes) != len(data):
+        raise ValueError(
+            f"packet_sizes must be positive and sum to the {len(data)} codes, "
+            f"got {len(sizes)} of sum {sum(sizes)}"
+        )
+    return [data[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
+
+
+class _ByteCodec(Codec):
+    """What the three codecs share. A subclass names FFmpeg's encoder and decoder, and options.
+
+    Codes are `[B, 1, bytes]` in 0..255, with a frame rate of bytes / T * sample_rate; the side of
+    the tokens has "packet_sizes" `[B, packets]`, zeros after the last, and "delay" `[B, 1]`, int64.
+    Loud audio may come back a little beyond ±1.
+    """
+
+    codebook_sizes = (256,)
+    device_types = ("cpu",)
 
     def __init__(
         self,
@@ -104,58 +136,38 @@ class _ByteCodec:
         bitrate_kbps: float,
         options: Mapping[str, str] | None = None,
     ) -> None:
+        super().__init__()
         self.name = name
         self.sample_rate = sample_rate
-        self.channels = 1
-        self.num_codebooks = 1
-        self.frame_rates: tuple[float, ...] = ()
-        self.codebook_sizes: tuple[int, ...] = (256,)
-        self.is_causal = False
         self.bitrate_kbps = bitrate_kbps
         self._encoder, self._decoder, self._format = encoder, decoder, sample_format
         self._options = options or {}
 
-    def encode(self, wav: Tensor, num_codebooks: int | None = None) -> Tokens:
-        """Encode one clip to bytes.
+    def _encode(self, wav: Tensor, depth: int) -> Tokens:
+        check_full_scale(wav)
+        return Tokens.batch([self._encode_clip(clip[0].numpy()) for clip in wav])
 
-        Args:
-            wav: `[1, 1, T]`, float in [-1, 1].
-            num_codebooks: 1 or None, there is but one.
-
-        Returns:
-            Tokens: codes `[1, 1, bytes]` in 0..255, with a frame rate of bytes / T *
-                sample_rate; `side` has "packet_sizes" `[packets]` and "delay" `[1]`, int64.
-
-        Raises:
-            ValueError: if `wav` has another shape, NaN, or samples beyond +-1, or a batch of
-                several clips, whose streams would differ in length; or `num_codebooks` is not 1.
-        """
-        check_input(wav, num_codebooks)
-        if wav.shape[0] > 1:
-            raise ValueError(f"{self.name} encodes one clip at a time, got a batch of {len(wav)}")
-        packets, delay = _compress(self._open_encoder(), wav[0, 0].detach().cpu().float().numpy())
+    def _encode_clip(self, samples: NDArray[np.float32]) -> Tokens:
+        packets, delay = _compress(self._open_encoder(), samples)
         stream = np.frombuffer(b"".join(packets), dtype=np.uint8).astype(np.int64)
         return Tokens(
             torch.from_numpy(stream)[None, None],
-            frame_rates=(len(stream) / wav.shape[-1] * self.sample_rate,),
+            frame_rates=(len(stream) / len(samples) * self.sample_rate,),
             codebook_sizes=self.codebook_sizes,
             sample_rate=self.sample_rate,
-            num_samples=wav.shape[-1],
+            num_samples=len(samples),
             side={
-                "packet_sizes": torch.tensor([len(packet) for packet in packets]),
-                "delay": torch.tensor([delay]),
+                "packet_sizes": torch.tensor([[len(packet) for packet in packets]]),
+                "delay": torch.tensor([[delay]]),
             },
         )
 
-    def decode(self, tokens: Tokens) -> Tensor:
-        """Decode bytes to wav `[1, 1, T]` float32, in time with what was encoded.
+    def _decode(self, tokens: Tokens) -> Tensor:
+        # Nothing is remembered from `encode`.
+        return torch.stack([self._decode_clip(clip)[None] for clip in tokens])
 
-        Nothing is remembered from `encode`. Loud audio may come back a little beyond +-1.
-
-        Raises:
-            ValueError: if the tokens are not of such a codec at this sample rate, or are broken.
-        """
-        packets = self._packets(tokens)
+    def _decode_clip(self, tokens: Tokens) -> Tensor:
+        packets = _packets(tokens)
         samples = _decompress(self._open_decoder(), packets)
         delay = int(tokens.side["delay"])
         aligned = self._align(torch.from_numpy(samples), packets, delay)[: tokens.num_samples]
@@ -163,7 +175,7 @@ class _ByteCodec:
             raise ValueError(
                 f"the codes decode to {len(aligned)} samples, {tokens.num_samples} were encoded"
             )
-        return aligned[None, None]
+        return aligned
 
     def _open_encoder(self) -> AudioCodecContext:
         context = _context(self._encoder, "w", self.sample_rate, self._options)
@@ -179,38 +191,9 @@ class _ByteCodec:
         """Take the delay off decoded `samples [T]`."""
         return samples[delay:]
 
-    def _packets(self, tokens: Tokens) -> list[bytes]:
-        """Cut the bytes into packets."""
-        if tokens.sample_rate != self.sample_rate:
-            raise ValueError(f"tokens are of {tokens.sample_rate} Hz, not {self.sample_rate} Hz")
-        if tokens.codebook_sizes != (256,) or tokens.batch_size != 1:
-            raise ValueError(
-                f"tokens must be the bytes of one clip, got a batch of {tokens.batch_size} "
-                f"with codebook sizes {tokens.codebook_sizes}"
-            )
-        lacking = {"packet_sizes", "delay"} - set(tokens.side)
-        if lacking:
-            raise ValueError(f"the side of the tokens lacks {', '.join(sorted(lacking))}")
-        lengths, delay = tokens.side["packet_sizes"], tokens.side["delay"]
-        if {lengths.dtype, delay.dtype} != {torch.int64} or lengths.ndim != 1 or delay.numel() != 1:
-            raise ValueError(
-                f"packet_sizes must be int64 [packets] and delay int64 [1], got {lengths.dtype} "
-                f"{list(lengths.shape)} and {delay.dtype} {list(delay.shape)}"
-            )
-        if int(delay) < 0:
-            raise ValueError(f"the delay must not be negative, got {int(delay)}")
-        data = tokens.streams[0][0].to(torch.uint8).cpu().numpy().tobytes()
-        sizes: list[int] = lengths.tolist()
-        if min(sizes, default=0) < 1 or sum(sizes) != len(data):
-            raise ValueError(
-                f"packet_sizes must be positive and sum to the {len(data)} codes, "
-                f"got {len(sizes)} of sum {sum(sizes)}"
-            )
-        return [data[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
-
 
 class Opus(_ByteCodec):
-    """Opus by libopus (RFC 6716), frames of 20 ms, a `Codec`.
+    """Opus by libopus (RFC 6716), frames of 20 ms.
 
     Which of its two codecs, SILK and CELT, and which bandwidth is used is libopus's own choice. The
     decoder gives 48 kHz, resampled here. The pre-skip of libopus aligns CELT exactly; the 1/24 ms
@@ -280,7 +263,7 @@ class Opus(_ByteCodec):
 
 
 class Mp3(_ByteCodec):
-    """MPEG-1, 2 or 2.5 layer III by LAME, at constant bitrate, a `Codec`.
+    """MPEG-1, 2 or 2.5 layer III by LAME, at constant bitrate.
 
     Args:
         bitrate_kbps: one that the standard has for the sample rate, such as 8, 16, 24 .. 160 at
@@ -311,7 +294,7 @@ class Mp3(_ByteCodec):
 
 
 class Aac(_ByteCodec):
-    """AAC-LC by FFmpeg's own encoder, a `Codec`.
+    """AAC-LC by FFmpeg's own encoder.
 
     Args:
         bitrate_kbps: half a bit to six bits a sample, 8..96 at 16 kHz. Six is the most that the

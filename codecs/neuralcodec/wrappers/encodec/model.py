@@ -1,7 +1,7 @@
 """The networks of the package `encodec`: loaded, or with random weights, and made to stream.
 
-Weight norm is multiplied into the weights when a checkpoint is loaded: as the package leaves it,
-the same product is made again in every call.
+The codecs fold weight norm into the weights, since the package computes that product anew in every
+call.
 """
 
 import warnings
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralcodec.core import streaming, torchaudio_guard
-from neuralcodec.core.network import fill, fold_weight_norm, load_state, seeded
+from neuralcodec.core.networks import fill, load_state, seeded
 from neuralcodec.weights import locate
 
 torchaudio_guard.load()
@@ -84,7 +84,7 @@ def random_model(name: str) -> Any:
 
 
 def load_model(name: str, weights: str | Path | None) -> Any:
-    """Build the package's model `name` with weights, weight norm removed.
+    """Build the package's model `name` with weights.
 
     Args:
         name: "encodec_24khz" or "encodec_48khz".
@@ -102,7 +102,6 @@ def load_model(name: str, weights: str | Path | None) -> Any:
         with torch.random.fork_rng(devices=[]):
             model = _untrained(name)
         fill(model, state, name)
-    fold_weight_norm(model)
     return model
 
 

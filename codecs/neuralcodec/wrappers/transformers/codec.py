@@ -1,36 +1,25 @@
 """Models of the package `transformers` as codecs: by hub name, and X-Codec by its own.
 
-One adapter for all of them: `TransformersCodec`. Codes are those of the package's `encode`, with
-any number of codebooks and not only those that its bandwidths stand for; decoded audio has the
+`TransformersCodec` is the one adapter for all of them. Codes are those of the package's `encode`,
+with any number of codebooks and not only those that its bandwidths stand for; decoded audio has the
 length that was encoded. Mimi, which streams besides, is in `mimi`.
 """
 
-from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from neuralcodec import weights as checkpoints
-from neuralcodec.core.audio import check_wav, fit_length
-from neuralcodec.core.checks import check_cover, check_depth, check_latents, codes_of
-from neuralcodec.core.tokens import Tokens
+from neuralcodec.core.inputs import check_beam
+from neuralcodec.core.latents import LatentCodec
 from neuralcodec.quantize import ResidualVectorQuantizer, SplitResidualVectorQuantizer
-from neuralcodec.wrappers.transformers.models import load
+from neuralcodec.wrappers.transformers.models import Loaded, finish, load
 from neuralcodec.wrappers.transformers.random import random_model
 from neuralcodec.wrappers.transformers.stages import stages
 
 
-def _outside(compute: Callable[[], Tensor]) -> Tensor:
-    """Compute without gradients; give a plain tensor, with which one can work on."""
-    with torch.inference_mode():
-        result = compute()
-    return result.clone()
-
-
-def checkpoint(name: str, weights: str | Path | None) -> Any:
+def checkpoint(name: str, weights: str | Path | None) -> Loaded:
     """Load the model `name`, a `model_type` of `transformers`, and checkpoint of this package.
 
     Args:
@@ -44,48 +33,39 @@ def checkpoint(name: str, weights: str | Path | None) -> Any:
         ValueError: if the folder holds another model, or not all of its weights.
     """
     if weights == "random":
-        return random_model(name)
+        return finish(random_model(name))
     checkpoints.locate(name, weights)
     return load(checkpoints.locate(f"{name}_config", weights).parent, (name,))
 
 
-class TransformersCodec:
-    """A model of `transformers` as a `Codec` and a `LatentCodec`.
+class TransformersCodec(LatentCodec):
+    """A codec model of `transformers`.
 
-    DAC is `Chunkable` too. EnCodec and X-Codec look at the whole clip, through an LSTM and HuBERT.
+    DAC has contexts. EnCodec and X-Codec depend on the whole clip, through an LSTM and HuBERT.
 
     Args:
         name: as in the registry.
-        network: an `EncodecModel`, `DacModel`, `MimiModel` or `XcodecModel`.
-        device: where to compute; codes and audio are given there.
+        loaded: an `EncodecModel`, `DacModel`, `MimiModel` or `XcodecModel`, and its digest.
         beam_width: codes kept at each level of the search. 1 is the package's own greedy search,
             whose codes are nested; with more, encode to the number of codebooks that will be
             decoded (see `ResidualVectorQuantizer.encode`).
 
     Attributes:
-        network: the model, in eval mode.
-        hop_length: samples of a frame.
-        delay_samples: by which the model's own audio is late, negative where it is early: -8 in
-            DAC at 16 and 24 kHz. `decode` and `decode_latents` take it off.
+        network: the model.
 
     Raises:
         ValueError: if `beam_width` is below 1, or the model is of a kind that can't be run here.
     """
 
-    encode_context: int  # frames; these two only where they are limited
-    decode_context: int
-
-    def __init__(self, name: str, network: Any, device: str, beam_width: int) -> None:
-        if beam_width < 1:
-            raise ValueError(f"beam_width must be at least 1, got {beam_width}")
-        self.name, self.beam_width = name, beam_width
-        self.network = network.to(device)
-        self._stages = at = stages(network)
-        self._device = torch.device(device)
+    def __init__(self, name: str, loaded: Loaded, beam_width: int) -> None:
+        super().__init__()
+        self.name, self.beam_width = name, check_beam(beam_width)
+        self.network: Any = loaded.network
+        self.digest = loaded.digest
+        self._stages = at = stages(loaded.network)
         self.sample_rate, self.channels = at.sample_rate, at.channels
         self.hop_length, self.dim = at.hop_length, at.dim
         self.frame_rate = at.sample_rate / at.hop_length
-        self.num_codebooks = at.num_codebooks
         self.frame_rates = (self.frame_rate,) * at.num_codebooks
         self.codebook_sizes = (at.codebook_size,) * at.num_codebooks
         self.is_causal = at.is_causal
@@ -93,69 +73,27 @@ class TransformersCodec:
         if at.contexts is not None:
             self.encode_context, self.decode_context = at.contexts
 
-    @cached_property
+    @property
     def rvq(self) -> ResidualVectorQuantizer | SplitResidualVectorQuantizer:
         """The codebooks as a quantizer of ours."""
-        return ResidualVectorQuantizer.from_huggingface(self.network)
+        held: ResidualVectorQuantizer = self._converted(
+            ResidualVectorQuantizer.from_huggingface, self.network
+        )
+        return held
 
-    def encode(self, wav: Tensor, num_codebooks: int | None = None) -> Tokens:
-        """Encode `wav [B, C, T]` with the first `num_codebooks` of K codebooks; default all.
-
-        Returns:
-            Tokens: codes `[B, num_codebooks, ceil(T / hop_length)]`.
-
-        Raises:
-            ValueError: if `wav` has another shape or is not finite, or `num_codebooks` is not 1..K.
-        """
-        depth, wav = self._depth(num_codebooks), self._wav(wav)
-        codes = _outside(lambda: self._quantize(self._stages.analyse(wav), depth))
-        return self._tokens(codes, wav.shape[-1])
-
-    def decode(self, tokens: Tokens) -> Tensor:
-        """Decode tokens of any number of codebooks to wav `[B, C, num_samples]`.
-
-        Raises:
-            ValueError: if the tokens are of another codec, or their frames don't cover the audio.
-        """
-        codes, length = codes_of(self, tokens).to(self._device), tokens.num_samples
-        check_cover(codes.shape[-1], self.hop_length, length)
-        return _outside(lambda: self._synthesise(self._stages.dequantize(codes), length))
-
-    def encode_latents(self, wav: Tensor) -> Tensor:
-        """Turn `wav [B, C, T]` into what the quantizer would get, `z [B, D, frames]`."""
-        wav = self._wav(wav)
-        return _outside(lambda: self._stages.analyse(wav))
-
-    def decode_latents(self, z: Tensor, length: int | None = None) -> Tensor:
-        """Turn latents `z [B, D, frames]` into wav `[B, C, length]`; by default all z covers."""
-        check_latents(z, self.dim)
-        samples = z.shape[-1] * self.hop_length if length is None else length
-        z = z.to(self._device, torch.float32)
-        return _outside(lambda: self._synthesise(z, samples))
+    def _analyse(self, wav: Tensor) -> Tensor:
+        return self._stages.analyse(wav)
 
     def _quantize(self, z: Tensor, depth: int) -> Tensor:
         if self.beam_width > 1:
-            return self.rvq.encode(z, depth, beam_width=self.beam_width)
+            return super()._quantize(z, depth)
         return self._stages.quantize(z, depth)
 
-    def _synthesise(self, z: Tensor, length: int) -> Tensor:
-        return fit_length(self._stages.synthesise(z), length)
+    def _dequantize(self, codes: Tensor) -> Tensor:
+        return self._stages.dequantize(codes)
 
-    def _depth(self, num_codebooks: int | None) -> int:
-        return check_depth(num_codebooks, range(1, self.num_codebooks + 1))
-
-    def _wav(self, wav: Tensor) -> Tensor:
-        check_wav(wav, channels=self.channels)
-        return wav.to(self._device, torch.float32)
-
-    def _tokens(self, codes: Tensor, num_samples: int) -> Tokens:
-        return Tokens.uniform(
-            codes,
-            frame_rate=self.frame_rate,
-            codebook_size=self.codebook_sizes[0],
-            sample_rate=self.sample_rate,
-            num_samples=num_samples,
-        )
+    def _synthesise(self, z: Tensor) -> Tensor:
+        return self._stages.synthesise(z)
 
 
 class XCodec(TransformersCodec):
@@ -168,7 +106,6 @@ class XCodec(TransformersCodec):
         weights: a folder with config.json and model.safetensors; None: the published model,
             xcodec-hubert-librispeech; "random": that architecture with random weights, which
             sounds like nothing.
-        device: where to compute.
         beam_width: see `TransformersCodec`.
 
     Raises:
@@ -176,10 +113,8 @@ class XCodec(TransformersCodec):
         ValueError: if the folder holds another model, or not all of its weights.
     """
 
-    def __init__(
-        self, weights: str | Path | None = None, device: str = "cpu", beam_width: int = 1
-    ) -> None:
-        super().__init__("xcodec", checkpoint("xcodec", weights), device, beam_width)
+    def __init__(self, weights: str | Path | None = None, beam_width: int = 1) -> None:
+        super().__init__("xcodec", checkpoint("xcodec", weights), beam_width)
 
 
 class HuggingFace(TransformersCodec):
@@ -192,7 +127,6 @@ class HuggingFace(TransformersCodec):
     Args:
         model: hub name, or a folder with config.json and model.safetensors.
         revision: commit, tag or branch on the hub; default its main branch.
-        device: where to compute.
         beam_width: see `TransformersCodec`.
 
     Raises:
@@ -205,8 +139,7 @@ class HuggingFace(TransformersCodec):
         self,
         model: str,
         revision: str | None = None,
-        device: str = "cpu",
         beam_width: int = 1,
     ) -> None:
         folder = checkpoints.hub_folder(model, revision)
-        super().__init__("huggingface", load(folder), device, beam_width)
+        super().__init__("huggingface", load(folder), beam_width)

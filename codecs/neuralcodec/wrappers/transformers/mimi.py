@@ -6,17 +6,13 @@ behind it. Here every layer remembers what it needs, transformers in the package
 that a stream gives what the whole signal gives, from its first sample to its last.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from neuralcodec.core import streaming, torchaudio_guard
-from neuralcodec.core.checks import check_piece
-from neuralcodec.core.codec import DecodeStream, EncodeStream
+from neuralcodec.core.streaming import Layer
 from neuralcodec.wrappers.transformers.codec import TransformersCodec, checkpoint
 
 torchaudio_guard.load()
@@ -45,13 +41,6 @@ class _Transformer:
         return hidden.mT
 
 
-def _frame_by_frame(function: Callable[[Tensor], Tensor]) -> streaming.Pointwise:
-    """Make a layer of a function of single frames that needs at least one of them."""
-    return streaming.Pointwise(
-        lambda x: function(x) if x.shape[-1] else function(functional.pad(x, (0, 1)))[..., :0]
-    )
-
-
 def _streamed(module: Any) -> streaming.Layer:
     """Make the streaming twin of a module of Mimi's convolutional parts."""
     if isinstance(module, nn.ModuleList):
@@ -67,7 +56,7 @@ def _streamed(module: Any) -> streaming.Layer:
 
 
 class Mimi(TransformersCodec):
-    """Mimi: 24 kHz, 12.5 frames/s, 1..32 codebooks of 2048: `Codec`, `LatentCodec`, `Streaming`.
+    """Mimi: 24 kHz, 12.5 frames/s, 1..32 codebooks of 2048.
 
     The first codebook was trained to tell what WavLM hears and stands for itself ("semantic"); the
     other 31 are a residual quantizer, and both parts quantize the same latents. Moshi uses 8.
@@ -79,7 +68,6 @@ class Mimi(TransformersCodec):
     Args:
         weights: a folder with config.json and model.safetensors; None: the published model;
             "random": that architecture with random weights, which sounds like nothing.
-        device: where to compute.
         beam_width: see `TransformersCodec`; each of the two parts has a beam of its own.
 
     Raises:
@@ -88,51 +76,27 @@ class Mimi(TransformersCodec):
             causal.
     """
 
-    def __init__(
-        self, weights: str | Path | None = None, device: str = "cpu", beam_width: int = 1
-    ) -> None:
-        super().__init__("mimi", checkpoint("mimi", weights), device, beam_width)
+    is_streaming = True
 
-    def stream(self, num_codebooks: int | None = None) -> EncodeStream:
-        """Begin to encode with the first `num_codebooks` of K; default all.
+    def __init__(self, weights: str | Path | None = None, beam_width: int = 1) -> None:
+        super().__init__("mimi", checkpoint("mimi", weights), beam_width)
 
-        A frame's codes come with its last sample. Joined they are `encode`'s, whatever the pieces;
-        sums are rounded in another order, so where two entries are about equally near the other
-        one may be taken.
+    def _analysis_layer(self) -> Layer:
+        encoder = self.network.encoder
+        return streaming.Chain(
+            [
+                _streamed(encoder.encoder_seanet.layers),
+                _Transformer(encoder.encoder_transformer),
+                _streamed(encoder.downsample),
+            ]
+        )
 
-        Raises:
-            ValueError: if `num_codebooks` is not 1..K.
-        """
-        depth, encoder = self._depth(num_codebooks), self.network.encoder
-        layers = [
-            _streamed(encoder.encoder_seanet.layers),
-            _Transformer(encoder.encoder_transformer),
-            _streamed(encoder.downsample),
-            _frame_by_frame(lambda z: self._quantize(z, depth)),
-        ]
-        return streaming.Stream(streaming.Chain(layers), self._piece)
-
-    def decode_stream(self) -> DecodeStream:
-        """Begin to decode codes `[B, K, frames]` of any one number of codebooks.
-
-        A frame's 1920 samples come with its codes; joined they are `decode`'s but for rounding.
-        """
+    def _synthesis_layer(self) -> Layer:
         decoder = self.network.decoder
-        layers = [
-            _frame_by_frame(self._stages.dequantize),
-            _streamed(decoder.upsample),
-            _Transformer(decoder.decoder_transformer),
-            _streamed(decoder.decoder_seanet.layers),
-        ]
-        return streaming.Stream(streaming.Chain(layers), self._code_piece)
-
-    def _piece(self, wav: Tensor) -> Tensor:
-        check_piece(wav, channels=self.channels)
-        return wav.to(self._device, torch.float32)
-
-    def _code_piece(self, codes: Tensor) -> Tensor:
-        if codes.ndim != 3:
-            raise ValueError(f"codes must be [B, K, frames], got {list(codes.shape)}")
-        self._depth(codes.shape[1])
-        self._tokens(codes, 0)  # checks type and range
-        return codes.to(self._device)
+        return streaming.Chain(
+            [
+                _streamed(decoder.upsample),
+                _Transformer(decoder.decoder_transformer),
+                _streamed(decoder.decoder_seanet.layers),
+            ]
+        )

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from neuralcodec.core import torchaudio_guard
+from neuralcodec.core.digests import digest_of
 from neuralcodec.core.names import unknown
-from neuralcodec.core.network import fold_weight_norm
+from neuralcodec.core.networks import fold_weight_norm
 
 torchaudio_guard.load()
 
@@ -31,6 +33,26 @@ MODELS: dict[str, Any] = {
     "xcodec": XcodecModel,
 }
 """The package's classes by what config.json calls `model_type`."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model, ready to use.
+
+    Attributes:
+        network: on the CPU, float32, in eval mode, weight norm folded into the weights.
+        digest: of its weights before that, since folding rounds in a machine's own way.
+    """
+
+    network: Any
+    digest: str
+
+
+def finish(network: Any) -> Loaded:
+    """Make a model with its weights ready to use."""
+    digest = digest_of(network.state_dict())
+    fold_weight_norm(network)
+    return Loaded(network.eval(), digest)
 
 
 @contextmanager
@@ -62,7 +84,7 @@ def _kind(folder: Path, kinds: tuple[str, ...]) -> str:
     return str(kind)
 
 
-def load(folder: Path, kinds: tuple[str, ...] = tuple(MODELS)) -> Any:
+def load(folder: Path, kinds: tuple[str, ...] = tuple(MODELS)) -> Loaded:
     """Load a model on the CPU, float32, in eval mode, weight norm multiplied into the weights.
 
     Args:
@@ -92,5 +114,4 @@ def load(folder: Path, kinds: tuple[str, ...] = tuple(MODELS)) -> Any:
             f"in {folder} {len(misfits)} tensors are missing or of another shape than config.json "
             f"asks for, such as {misfits[0]}"
         )
-    fold_weight_norm(network)
-    return network.eval()
+    return finish(network)

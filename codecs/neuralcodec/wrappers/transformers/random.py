@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralcodec.core.network import fold_weight_norm, seeded
+from neuralcodec.core.networks import fold_weight_norm, seeded
 from neuralcodec.wrappers.transformers.models import MODELS
 from neuralcodec.wrappers.transformers.stages import stages
 

@@ -1,82 +1,120 @@
-"""What codec models of `transformers` do, stage by stage, under the same names for all of them.
+"""The stages of codec models of `transformers`, under the same names for all of them.
 
 EnCodec (Defossez et al. 2022), DAC (Kumar et al. 2023), Mimi (Defossez et al. 2024, Moshi) and
 X-Codec (Ye et al. 2024, arXiv:2408.17175), each cut at the same three places: the latents before
-the quantizer, the codes, and the latents behind it. All stages are the model's own modules.
+the quantizer, the codes, and the latents after it. All stages are the model's own modules.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neuralcodec.core.audio import fit_length
-from neuralcodec.core.network import seen
+from neuralcodec.core.networks import seen
 
 
-@dataclass(frozen=True)
-class Stages:
-    """What a model does, and to what.
+class Stages(ABC):
+    """A model, cut into its stages.
+
+    Args:
+        network: the model.
 
     Attributes:
+        network: the model.
         sample_rate: Hz.
         channels: of the audio.
-        hop_length: samples of a frame.
+        hop_length: samples per frame.
         dim: D, width of the latents.
         num_codebooks: K.
         codebook_size: entries of each codebook.
-        is_causal: whether a frame depends on no later audio than its own; in EnCodec all but the
-            first few, in front of which its convolutions reflect what they hear.
-        analyse: turns wav `[B, C, T]` into latents `[B, D, ceil(T / hop_length)]`.
-        quantize: turns latents and a number of codebooks k into codes `[B, k, frames]`.
-        dequantize: turns codes of any number of codebooks into latents.
-        synthesise: turns latents into wav `[B, C, frames * hop_length]`, in time with what was
-            analysed.
-        lead: samples by which the model's own audio comes early.
+        is_causal: whether a frame depends on no audio later than its own; in EnCodec all but the
+            first few, before which its convolutions pad with a reflection.
+        lead: samples by which the model's own audio is early.
         contexts: frames before and after a frame that its codes and its audio depend on; None if
             they depend on the whole clip.
     """
 
-    sample_rate: int
-    channels: int
-    hop_length: int
-    dim: int
-    num_codebooks: int
-    codebook_size: int
-    is_causal: bool
-    analyse: Callable[[Tensor], Tensor]
-    quantize: Callable[[Tensor, int], Tensor]
-    dequantize: Callable[[Tensor], Tensor]
-    synthesise: Callable[[Tensor], Tensor]
+    channels: int = 1
+    is_causal: bool = False
     lead: int = 0
     contexts: tuple[int, int] | None = None
 
+    def __init__(self, network: Any) -> None:
+        config = network.config
+        self.network = network
+        self.sample_rate, self.hop_length = self._rates()
+        self.dim: int = config.hidden_size
+        self.codebook_size: int = config.codebook_size
+        self.num_codebooks = self._count()
 
-def _encodec(network: Any) -> Stages:
-    config, quantizer = network.config, network.quantizer
-    if config.chunk_length_s is not None or config.normalize:
-        raise ValueError(
-            "this EnCodec model scales its input or works in segments; 'encodec_48khz' does that"
-        )
-    # The package takes a bitrate and rounds it down to whole codebooks.
-    kbps = math.log2(config.codebook_size) * quantizer.frame_rate / 1000
-    return Stages(
-        config.sampling_rate,
-        config.audio_channels,
-        config.hop_length,
-        config.hidden_size,
-        len(quantizer.layers),
-        config.codebook_size,
+    def _rates(self) -> tuple[int, int]:
+        """Return the sample rate in Hz and the samples per frame."""
+        return self.network.config.sampling_rate, self.network.config.hop_length
+
+    def _count(self) -> int:
+        """Return the number of codebooks."""
+        return len(self.network.quantizer.quantizers)
+
+    @abstractmethod
+    def analyse(self, wav: Tensor) -> Tensor:
+        """Return the latents `[B, D, ceil(T / hop_length)]` of wav `[B, C, T]`."""
+
+    @abstractmethod
+    def quantize(self, z: Tensor, depth: int) -> Tensor:
+        """Return the codes `[B, depth, frames]` of latents."""
+
+    @abstractmethod
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """Return the latents of codes of any number of codebooks."""
+
+    @abstractmethod
+    def synthesise(self, z: Tensor) -> Tensor:
+        """Return wav `[B, C, frames * hop_length]`, in time with what was analysed."""
+
+
+class Encodec(Stages):
+    """EnCodec at 24 kHz and models like it."""
+
+    def __init__(self, network: Any) -> None:
+        config = network.config
+        if config.chunk_length_s is not None or config.normalize:
+            raise ValueError(
+                "this EnCodec model scales its input or works in segments; 'encodec_48khz' does "
+                "that"
+            )
+        super().__init__(network)
+        self.channels = config.audio_channels
         # A group norm over time looks at the whole clip.
-        is_causal=config.use_causal_conv and config.norm_type == "weight_norm",
-        analyse=network.encoder,
-        quantize=lambda z, depth: quantizer.encode(z, (depth + 0.5) * kbps).transpose(0, 1),
-        dequantize=lambda codes: quantizer.decode(codes.transpose(0, 1)),
-        synthesise=network.decoder,
-    )
+        self.is_causal = config.use_causal_conv and config.norm_type == "weight_norm"
+        # The package takes a bitrate and rounds it down to whole codebooks.
+        self._kbps = math.log2(config.codebook_size) * network.quantizer.frame_rate / 1000
+
+    def _count(self) -> int:
+        return len(self.network.quantizer.layers)
+
+    def analyse(self, wav: Tensor) -> Tensor:
+        """See `Stages`."""
+        z: Tensor = self.network.encoder(wav)
+        return z
+
+    def quantize(self, z: Tensor, depth: int) -> Tensor:
+        """See `Stages`."""
+        codes: Tensor = self.network.quantizer.encode(z, (depth + 0.5) * self._kbps)
+        return codes.transpose(0, 1)
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """See `Stages`."""
+        z: Tensor = self.network.quantizer.decode(codes.transpose(0, 1))
+        return z
+
+    def synthesise(self, z: Tensor) -> Tensor:
+        """See `Stages`."""
+        wav: Tensor = self.network.decoder(z)
+        return wav
 
 
 def _whole_frames(wav: Tensor, hop_length: int) -> Tensor:
@@ -85,10 +123,10 @@ def _whole_frames(wav: Tensor, hop_length: int) -> Tensor:
 
 
 def _dac_lead(up: Sequence[int]) -> int:
-    """Give the samples by which DAC's audio comes early: as many as its decoder gives too few.
+    """Return the samples by which DAC's audio is early: as many as its decoder returns too few.
 
     For each odd stride s it takes off ceil(s / 2) at both ends, one more than there are too many.
-    The published models at 16 and 24 kHz have one, 5, and come 8 samples early, so they appear to
+    The published models at 16 and 24 kHz have one, 5, and are 8 samples early, so they appear to
     be trained with floor(s / 2): see `neuralcodec.wrappers.dac.Dac`.
     """
     lead = 0
@@ -97,110 +135,149 @@ def _dac_lead(up: Sequence[int]) -> int:
     return lead
 
 
-def _dac_contexts(network: Any, hop: int, lead: int) -> tuple[int, int]:
-    """Give the frames on either side that the codes and the audio of a frame depend on."""
-    first, last = seen(network.encoder, 0, 0)
-    start, end = seen(network.decoder, -lead, hop - 1 - lead)
-    return max(-(first // hop), last // hop), max(-start, end)
+class Dac(Stages):
+    """DAC at any rate."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__(network)
+        self.lead = _dac_lead(network.config.upsampling_ratios)
+        hop, lead = self.hop_length, self.lead
+        first, last = seen(network.encoder, 0, 0)
+        start, end = seen(network.decoder, -lead, hop - 1 - lead)
+        self.contexts = max(-(first // hop), last // hop), max(-start, end)
+
+    def analyse(self, wav: Tensor) -> Tensor:
+        """See `Stages`."""
+        z: Tensor = self.network.encoder(_whole_frames(wav, self.hop_length))
+        return z
+
+    def quantize(self, z: Tensor, depth: int) -> Tensor:
+        """See `Stages`."""
+        codes: Tensor = self.network.quantizer(z, depth)[1]
+        return codes
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """See `Stages`."""
+        z: Tensor = self.network.quantizer.from_codes(codes)[0]
+        return z
+
+    def synthesise(self, z: Tensor) -> Tensor:
+        """See `Stages`."""
+        return nn.functional.pad(self.network.decoder(z), (self.lead, 0))
 
 
-def _dac(network: Any) -> Stages:
-    config, quantizer = network.config, network.quantizer
-    hop, lead = config.hop_length, _dac_lead(config.upsampling_ratios)
-    return Stages(
-        config.sampling_rate,
-        1,
-        hop,
-        config.hidden_size,
-        len(quantizer.quantizers),
-        config.codebook_size,
-        is_causal=False,
-        analyse=lambda wav: network.encoder(_whole_frames(wav, hop)),
-        quantize=lambda z, depth: quantizer(z, depth)[1],
-        dequantize=lambda codes: quantizer.from_codes(codes)[0],
-        synthesise=lambda z: nn.functional.pad(network.decoder(z), (lead, 0)),
-        lead=lead,
-        contexts=_dac_contexts(network, hop, lead),
-    )
+class Mimi(Stages):
+    """Mimi, causal."""
+
+    is_causal = True
+
+    def __init__(self, network: Any) -> None:
+        config = network.config
+        if not config.use_causal_conv or config.trim_right_ratio != 1:
+            raise ValueError(
+                f"can run causal Mimi models: this one has use_causal_conv "
+                f"{config.use_causal_conv} and trim_right_ratio {config.trim_right_ratio}"
+            )
+        super().__init__(network)
+        self.channels = config.audio_channels
+
+    def _rates(self) -> tuple[int, int]:
+        config = self.network.config
+        return config.sampling_rate, math.prod(config.upsampling_ratios) * config.latent_stride
+
+    def _count(self) -> int:
+        return int(self.network.config.num_quantizers)
+
+    def _refresh(self) -> None:
+        """Have the package compute its codebooks from the weights and the device of now.
+
+        It computes them once and keeps them: they would stay behind when the model moves, and made
+        under inference mode nothing could be trained on them.
+        """
+        for part in self.network.quantizer.children():  # semantic, acoustic
+            for level in part.layers:
+                book = level.codebook
+                if book._embed is None or book._embed.device != book.embed_sum.device:
+                    book._embed = None
+                    with torch.inference_mode(False):
+                        _ = book.embed
+
+    def analyse(self, wav: Tensor) -> Tensor:
+        """See `Stages`."""
+        z: Tensor = self.network.encoder(wav).latents
+        return z
+
+    def quantize(self, z: Tensor, depth: int) -> Tensor:
+        """See `Stages`."""
+        self._refresh()
+        semantic = self.network.config.num_semantic_quantizers  # the package takes all or none
+        codes: Tensor = self.network.quantizer.encode(z, max(depth, semantic))
+        return codes.transpose(0, 1)[:, :depth]
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """See `Stages`."""
+        self._refresh()
+        z: Tensor = self.network.quantizer.decode(codes)
+        return z
+
+    def synthesise(self, z: Tensor) -> Tensor:
+        """See `Stages`."""
+        wav: Tensor = self.network.decoder(z).audio_values
+        return wav
 
 
-def _mimi(network: Any) -> Stages:
-    config, quantizer = network.config, network.quantizer
-    if not config.use_causal_conv or config.trim_right_ratio != 1:
-        raise ValueError(
-            f"can run causal Mimi models: this one has use_causal_conv {config.use_causal_conv} "
-            f"and trim_right_ratio {config.trim_right_ratio}"
-        )
-    semantic = config.num_semantic_quantizers  # which the package takes all or none of
-    for part in quantizer.children():
-        for level in part.layers:
-            # The package computes the entries once and keeps them. Made here they are of the
-            # weights and the device of now, and no inference tensors, which can't be trained on.
-            level.codebook._embed = None
-            _ = level.codebook.embed
-    return Stages(
-        config.sampling_rate,
-        config.audio_channels,
-        math.prod(config.upsampling_ratios) * config.latent_stride,
-        config.hidden_size,
-        config.num_quantizers,
-        config.codebook_size,
-        is_causal=True,
-        analyse=lambda wav: network.encoder(wav).latents,
-        quantize=lambda z, depth: quantizer.encode(z, max(depth, semantic)).transpose(0, 1)[
-            :, :depth
-        ],
-        dequantize=quantizer.decode,
-        synthesise=lambda z: network.decoder(z).audio_values,
-    )
+class XCodec(Stages):
+    """X-Codec: DAC beside HuBERT."""
 
+    def __init__(self, network: Any) -> None:
+        super().__init__(network)
+        self._kbps = network.quantizer.get_bandwidth_per_quantizer()  # as for EnCodec
 
-def _xcodec(network: Any) -> Stages:
-    config, quantizer = network.config, network.quantizer
+    def _rates(self) -> tuple[int, int]:
+        return self.network.config.sample_rate, self.network.config.hop_length
 
-    def analyse(wav: Tensor) -> Tensor:
-        wav = _whole_frames(wav, config.hop_length)
+    def analyse(self, wav: Tensor) -> Tensor:
+        """See `Stages`."""
+        network = self.network
+        wav = _whole_frames(wav, self.hop_length)
         features = network._extract_semantic_features(wav)  # [B, T, D]
         semantic = network.encoder_semantic(features.transpose(1, 2))
         acoustic = network.acoustic_encoder(wav)
         if acoustic.shape[-1] != semantic.shape[-1]:
             acoustic = network.acoustic_encoder(nn.functional.pad(wav, (network.pad, network.pad)))
-        joined = torch.cat([acoustic, semantic], dim=1)
-        z: Tensor = network.fc(joined.transpose(1, 2)).transpose(1, 2)
+        both = torch.cat([acoustic, semantic], dim=1)
+        z: Tensor = network.fc(both.transpose(1, 2)).transpose(1, 2)
         return z
 
-    def synthesise(z: Tensor) -> Tensor:
-        wav: Tensor = network.acoustic_decoder(network.fc2(z.transpose(1, 2)).transpose(1, 2))
+    def quantize(self, z: Tensor, depth: int) -> Tensor:
+        """See `Stages`."""
+        codes: Tensor = self.network.quantizer.encode(z, (depth + 0.5) * self._kbps)
+        return codes.transpose(0, 1)
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """See `Stages`."""
+        z: Tensor = self.network.quantizer.decode(codes.transpose(0, 1))
+        return z
+
+    def synthesise(self, z: Tensor) -> Tensor:
+        """See `Stages`."""
+        hidden = self.network.fc2(z.transpose(1, 2)).transpose(1, 2)
+        wav: Tensor = self.network.acoustic_decoder(hidden)
         return wav
 
-    kbps = quantizer.get_bandwidth_per_quantizer()  # as for EnCodec
-    return Stages(
-        config.sample_rate,
-        1,
-        config.hop_length,
-        config.hidden_size,
-        len(quantizer.quantizers),
-        config.codebook_size,
-        is_causal=False,
-        analyse=analyse,
-        quantize=lambda z, depth: quantizer.encode(z, (depth + 0.5) * kbps).transpose(0, 1),
-        dequantize=lambda codes: quantizer.decode(codes.transpose(0, 1)),
-        synthesise=synthesise,
-    )
 
-
-_STAGES: dict[str, Callable[[Any], Stages]] = {
-    "encodec": _encodec,
-    "dac": _dac,
-    "mimi": _mimi,
-    "xcodec": _xcodec,
+_STAGES: dict[str, type[Stages]] = {
+    "encodec": Encodec,
+    "dac": Dac,
+    "mimi": Mimi,
+    "xcodec": XCodec,
 }
 
 
 def stages(network: Any) -> Stages:
-    """Find the stages of a model of one of the four kinds.
+    """Return the stages of a model of one of the four kinds.
 
     Raises:
-        ValueError: if it works in segments (EnCodec at 48 kHz) or isn't causal where it should be.
+        ValueError: if it works in segments (EnCodec at 48 kHz) or is not causal where it should be.
     """
     return _STAGES[network.config.model_type](network)

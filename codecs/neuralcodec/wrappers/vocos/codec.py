@@ -1,47 +1,45 @@
 """Vocos, a vocoder that predicts spectra, by the package `vocos` (Siuzdak 2023, arXiv:2306.00814).
 
-Two published models: one makes audio of EnCodec's tokens, the other of log-mel frames.
+Of the two published models one makes audio from EnCodec's tokens, the other from log-mel frames.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from neuralcodec.core import streaming
-from neuralcodec.core.audio import check_wav, fit_length
-from neuralcodec.core.checks import (
-    check_codes,
-    check_cover,
-    check_depth,
-    check_latents,
-    codes_of,
-)
-from neuralcodec.core.codec import DecodeStream, EncodeStream
+from neuralcodec.core.audio import fit_length
+from neuralcodec.core.digests import digest_of, joined
+from neuralcodec.core.inputs import check_cover
+from neuralcodec.core.latents import LatentCodec
+from neuralcodec.core.streaming import Layer, Windowed
 from neuralcodec.core.tokens import Tokens
+from neuralcodec.quantize import ResidualVectorQuantizer
 from neuralcodec.wrappers.encodec.codec import Encodec24khz
 from neuralcodec.wrappers.vocos.model import EncodecConfig, MelConfig, load_model
 
 
-class VocosEncodec:
-    """EnCodec's tokens at 24 kHz, decoded by Vocos: a `Codec`, a `LatentCodec`, `Streaming`.
+class VocosEncodec(LatentCodec):
+    """EnCodec's tokens at 24 kHz, decoded by Vocos.
 
     Tokens are those of `Encodec24khz`, but only of as many codebooks as Vocos was trained for: 2,
     4, 8 and 16, which are 1.5, 3, 6 and 12 kbit/s. A frame's audio depends on `decode_context`
-    frames before and after it.
+    frames before and after it, so a decode stream is that many frames late, and computes each piece
+    with as many frames on either side: pieces of a second or more keep that cheap. `decode_latents`
+    takes latents as those of `bandwidth_kbps`.
 
     Args:
         weights: a folder with Vocos's `config.yaml` and `pytorch_model.bin`, or the latter's path
-            with the former beside it; None: the published ones; "random": always the same random
-            ones, which sound like nothing, over random ones of EnCodec.
-        device: where to compute.
+            with the former beside it; None: the published ones; "random": reproducible random
+            weights over random ones of EnCodec, whose output is noise.
         encodec_weights: as for `Encodec24khz`.
-        bandwidth_kbps: as what `decode_latents` takes its latents, 1.5, 3, 6 or 12.
+        bandwidth_kbps: of the latents that `decode_latents` takes: 1.5, 3, 6 or 12.
         beam_width: as for `Encodec24khz`.
 
     Attributes:
-        depths: numbers of codebooks that it can run at.
         encodec: the codec whose tokens they are.
+        vocos: the vocoder.
         network: EnCodec's encoder and Vocos.
 
     Raises:
@@ -50,16 +48,16 @@ class VocosEncodec:
     """
 
     name = "vocos_encodec_24khz"
-    is_causal = False
+    is_streaming = True
 
     def __init__(
         self,
         weights: str | Path | None = None,
-        device: str = "cpu",
         encodec_weights: str | Path | None = None,
         bandwidth_kbps: float = 12.0,
         beam_width: int = 1,
     ) -> None:
+        super().__init__()
         is_random = weights == "random"
         if is_random and encodec_weights is None:
             encodec_weights = "random"
@@ -67,102 +65,87 @@ class VocosEncodec:
         bandwidths = config.feature_extractor.init_args.bandwidths
         if bandwidth_kbps not in bandwidths:
             raise ValueError(f"bandwidth_kbps must be one of {[*bandwidths]}, got {bandwidth_kbps}")
-        self.encodec = Encodec24khz(encodec_weights, device, beam_width)
-        self.depths: tuple[int, ...] = config.depths
-        self.num_codebooks = max(self.depths)
+        self.encodec = Encodec24khz(encodec_weights, beam_width)
+        self.beam_width = beam_width
+        self.vocos: Any = vocos.eval()
+        self._depths: tuple[int, ...] = config.depths
+        most = max(self._depths)
         self.sample_rate, self.channels = self.encodec.sample_rate, self.encodec.channels
         self.hop_length, self.dim = self.encodec.hop_length, self.encodec.dim
         self.frame_rate = self.encodec.frame_rate
-        self.frame_rates = self.encodec.frame_rates[: self.num_codebooks]
-        self.codebook_sizes = self.encodec.codebook_sizes[: self.num_codebooks]
+        self.frame_rates = self.encodec.frame_rates[:most]
+        self.codebook_sizes = self.encodec.codebook_sizes[:most]
         self.bandwidth_kbps, self.decode_context = bandwidth_kbps, config.context
-        self._latent_depth = self.depths[bandwidths.index(bandwidth_kbps)]
-        self._device = torch.device(device)
-        self._vocos = vocos.to(device).eval()
+        self._latent_depth = self._depths[bandwidths.index(bandwidth_kbps)]
         if is_random:
-            levels = self.encodec.network.quantizer.vq.layers[: self.num_codebooks]
+            levels = self.encodec.network.quantizer.vq.layers[:most]
             with torch.no_grad():
                 entries = torch.cat([level.codebook for level in levels])
-                self._vocos.feature_extractor.codebook_weights.copy_(entries)
-        self.network = nn.ModuleDict(
-            {"encoder": self.encodec.network.encoder, "vocos": self._vocos}
-        )
+                self.vocos.feature_extractor.codebook_weights.copy_(entries)
+        self.digest = joined(self.encodec.digest, digest_of(self.vocos.state_dict()))
 
-    def encode(self, wav: Tensor, num_codebooks: int | None = None) -> Tokens:
-        """Encode `wav [B, 1, T]` with the first `num_codebooks`, one of `depths`; default the most.
+    @property
+    def network(self) -> nn.ModuleDict:
+        """EnCodec's encoder and Vocos."""
+        return nn.ModuleDict({"encoder": self.encodec.network.encoder, "vocos": self.vocos})
 
-        Raises:
-            ValueError: if `wav` is of another shape or not finite, or `num_codebooks` not allowed.
-        """
-        return self.encodec.encode(wav, check_depth(num_codebooks, self.depths))
+    @property
+    def rvq(self) -> ResidualVectorQuantizer:
+        """EnCodec's codebooks as a quantizer of ours."""
+        return self.encodec.rvq
 
-    def decode(self, tokens: Tokens) -> Tensor:
-        """Decode tokens of as many codebooks as `depths` has to wav `[B, 1, num_samples]`.
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Numbers of codebooks that Vocos was trained for."""
+        return self._depths
 
-        Raises:
-            ValueError: if the tokens are of another codec or number of codebooks, or their frames
-                don't cover the audio.
-        """
-        codes = codes_of(self, tokens).to(self._device)
-        check_depth(tokens.num_codebooks, self.depths)
-        check_cover(codes.shape[-1], self.hop_length, tokens.num_samples)
-        return self._decode_codes(codes)[..., : tokens.num_samples].clone()
+    def _quantize(self, z: Tensor, depth: int) -> Tensor:
+        return self.encodec._quantize(z, depth)
 
-    def encode_latents(self, wav: Tensor) -> Tensor:
-        """Turn `wav [B, 1, T]` into EnCodec's latents `[B, 128, ceil(T / 320)]`."""
-        return self.encodec.encode_latents(wav)
+    def _decode(self, tokens: Tokens) -> Tensor:
+        codes = torch.stack(tokens.streams, dim=1)
+        check_cover(codes.shape[-1], self.encodec._hop, tokens.num_samples)
+        return self._decode_codes(codes)
 
-    def decode_latents(self, z: Tensor, length: int | None = None) -> Tensor:
-        """Turn latents `z [B, 128, frames]` into wav `[B, 1, length]`; default frames * 320.
+    def _analyse(self, wav: Tensor) -> Tensor:
+        return self.encodec._analyse(wav)
 
-        Vocos was trained on quantized latents; it takes z as such of `bandwidth_kbps`.
-        """
-        check_latents(z, self.dim)
-        wav = self._synthesise(z.to(self._device, torch.float32), self._latent_depth)
-        return fit_length(wav, wav.shape[-1] if length is None else length).clone()
+    def _synthesise(self, z: Tensor) -> Tensor:
+        return self._sound(z, self._latent_depth)
 
-    def stream(self, num_codebooks: int | None = None) -> EncodeStream:
-        """Begin to encode with `num_codebooks`, one of `depths`: see `Encodec24khz.stream`."""
-        return self.encodec.stream(check_depth(num_codebooks, self.depths))
+    def _analysis_layer(self) -> Layer:
+        return self.encodec._analysis_layer()
 
-    def decode_stream(self) -> DecodeStream:
-        """Begin to decode codes `[B, K, frames]`, K one of `depths`.
-
-        Audio comes `decode_context` frames late, and each piece is computed with as many frames on
-        either side of it: pieces of a second or more keep that cheap.
-        """
-        decode = streaming.Windowed(
-            self._decode_codes, context=self.decode_context, channels=1, ratio=self.hop_length
-        )
-        return streaming.Stream(decode, self._code_piece)
-
-    def _code_piece(self, codes: Tensor) -> Tensor:
-        check_codes(self, codes)
-        check_depth(codes.shape[1], self.depths)
-        return codes.to(self._device)
+    def _decode_layer(self) -> Layer:
+        context, hop = self.decode_context, self.hop_length
+        assert context is not None
+        assert hop is not None
+        return Windowed(self._decode_codes, context=context, channels=1, ratio=hop)
 
     def _decode_codes(self, codes: Tensor) -> Tensor:
         """Turn codes `[B, K, frames]` into wav `[B, 1, frames * 320]`."""
-        with torch.inference_mode():
-            features = self._vocos.feature_extractor(codes)
-        return self._synthesise(features, codes.shape[1])
+        return self._sound(self.vocos.feature_extractor(codes), codes.shape[1])
 
-    def _synthesise(self, features: Tensor, depth: int) -> Tensor:
-        bandwidth_id = torch.tensor([self.depths.index(depth)], device=self._device)
-        wav: Tensor = self._vocos.decode(features, bandwidth_id=bandwidth_id)
+    def _sound(self, features: Tensor, depth: int) -> Tensor:
+        bandwidth_id = torch.tensor([self._depths.index(depth)], device=features.device)
+        # The package's decode is the same under no_grad, which would end a gradient.
+        hidden = self.vocos.backbone(features, bandwidth_id=bandwidth_id)
+        wav: Tensor = self.vocos.head(hidden)
         return wav[:, None]
 
 
-class VocosMel:
-    """Log-mel frames, made audible by Vocos: a `LatentCodec`, `Chunkable`.
+class VocosMel(LatentCodec):
+    """Log-mel frames, made audible by Vocos.
 
     Frames of 1024 samples are centred at the multiples of 256, so T samples have T // 256 + 1.
+    Zeros follow audio shorter than half a window, which the reflection at its ends needs. The
+    package's audio stops at the centre of the last frame, up to 255 samples before the end of what
+    was encoded; here the second half of its window gives the rest.
 
     Args:
         weights: a folder with `config.yaml` and `pytorch_model.bin`, or the latter's path with the
-            former beside it; None: the published ones; "random": always the same random ones,
-            which sound like nothing.
-        device: where to compute.
+            former beside it; None: the published ones; "random": reproducible random weights,
+            whose output is noise.
 
     Raises:
         WeightsMissing: if weights are nowhere to be found.
@@ -170,38 +153,27 @@ class VocosMel:
     """
 
     name = "vocos_mel_24khz"
-    channels = 1
-    is_causal = False  # frames are centred
+    has_codebooks = False
 
-    def __init__(self, weights: str | Path | None = None, device: str = "cpu") -> None:
+    def __init__(self, weights: str | Path | None = None) -> None:
+        super().__init__()
         config, network = load_model(self.name, MelConfig, weights)
         mel = config.feature_extractor.init_args
-        self.network = network.to(device).eval()
-        self.sample_rate, self.dim, self.hop_length = mel.sample_rate, mel.n_mels, mel.hop_length
+        self.network: Any = network.eval()
+        self.sample_rate, self.dim = mel.sample_rate, mel.n_mels
+        self.hop_length = self._hop = int(mel.hop_length)
         self.frame_rate = mel.sample_rate / mel.hop_length
         self.encode_context = -(-mel.n_fft // (2 * mel.hop_length))
-        self.decode_context: int = config.context
+        self.decode_context = config.context
         self._reflected = mel.n_fft // 2
-        self._device = torch.device(device)
+        self.digest = digest_of(network.state_dict())
 
-    def encode_latents(self, wav: Tensor) -> Tensor:
-        """Turn `wav [B, 1, T]` into natural logs of mel magnitudes, `[B, 100, T // 256 + 1]`.
-
-        Zeros follow audio shorter than half a window, which reflection at its ends needs.
-        """
-        check_wav(wav, channels=self.channels)
+    def _analyse(self, wav: Tensor) -> Tensor:
         length = wav.shape[-1]
         padded = fit_length(wav[:, 0], max(length, self._reflected + 1))
-        with torch.inference_mode():
-            mel: Tensor = self.network.feature_extractor(padded.to(self._device, torch.float32))
-        return mel[..., : length // self.hop_length + 1].clone()
+        mel: Tensor = self.network.feature_extractor(padded)
+        return mel[..., : length // self._hop + 1]
 
-    def decode_latents(self, z: Tensor, length: int | None = None) -> Tensor:
-        """Turn log-mel frames `z [B, 100, frames]` into wav `[B, 1, length]`; default frames * 256.
-
-        The package stops at the centre of the last frame, up to 255 samples before the end of what
-        was encoded; here its half window gives the rest.
-        """
-        check_latents(z, self.dim)
-        wav: Tensor = self.network.decode(z.to(self._device, torch.float32))[:, None]
-        return fit_length(wav, wav.shape[-1] if length is None else length).clone()
+    def _synthesise(self, z: Tensor) -> Tensor:
+        wav: Tensor = self.network.head(self.network.backbone(z))
+        return wav[:, None]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neuralcodec.core import torchaudio_guard
-from neuralcodec.core.network import fill, load_state, seeded
+from neuralcodec.core.networks import fill, load_state, seeded
 from neuralcodec.weights import locate
 
 torchaudio_guard.load()

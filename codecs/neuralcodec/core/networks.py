@@ -12,10 +12,16 @@ from torch.nn.utils import parametrize
 
 
 @contextmanager
-def seeded() -> Iterator[None]:
-    """Draw from a fixed seed on the CPU in here, and leave torch's global random state alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
+def seeded(device: torch.device | str = "cpu") -> Iterator[None]:
+    """Draw from a fixed seed on a device in here, and leave torch's global random states alone."""
+    place = torch.device(device)
+    if place.type != "cuda":
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            yield
+        return
+    with torch.random.fork_rng(devices=[place]), torch.cuda.device(place):
+        torch.cuda.manual_seed(0)
         yield
 
 

@@ -1,0 +1,46 @@
+"""Lines on where a codec is used: under autocast, in copies of it, in other processes."""
+
+import copy
+import io
+import pickle
+
+import torch
+
+from neuralcodec.check.compare import Comparison
+from neuralcodec.check.line import Finding
+from neuralcodec.check.subject import Subject, arrays
+from neuralcodec.core.codec import Codec
+
+_HALVES = (torch.bfloat16, torch.float16)
+
+
+def autocast(subject: Subject) -> Finding:
+    """Under `torch.autocast` codes and audio are those of full precision."""
+    seen = Comparison()
+    kinds = set()
+    for half in _HALVES:
+        with torch.autocast(subject.codec.device.type, dtype=half):
+            coded = subject.encode(subject.wav)
+            back = subject.decode(subject.coded, subject.length)
+        kinds.add(back.dtype)
+        seen.coded(arrays(coded), arrays(subject.coded))
+        seen.audio(back, subject.decoded)
+    found = seen.finding("bfloat16 and float16 around encode and decode", exact=True)
+    if kinds == {torch.float32}:
+        return found
+    shown = ", ".join(sorted(str(kind) for kind in kinds))
+    return Finding(False, f"audio of {shown}", "torch.float32", found.explanation)
+
+
+def copies(subject: Subject) -> Finding:
+    """A deep copy and a pickled copy give what the codec gives."""
+    stream = io.BytesIO()
+    pickle.dump(subject.codec, stream)
+    unpickled = pickle.loads(stream.getvalue())
+    seen = Comparison()
+    for each in (copy.deepcopy(subject.codec), unpickled):
+        assert isinstance(each, Codec)
+        twin = Subject(each, trained=subject.trained)
+        seen.coded(arrays(twin.encode(subject.wav)), arrays(subject.coded))
+        seen.audio(twin.decode(subject.coded, subject.length), subject.decoded)
+    return seen.finding("copy.deepcopy and pickle", exact=True)
