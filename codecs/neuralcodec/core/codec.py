@@ -5,14 +5,12 @@ A neural codec is analysis, quantizer, synthesis. A `Codec` turns audio into tok
 """
 
 import importlib
-import importlib.util
 import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from neuralcodec import weights
 from neuralcodec.core.names import unknown
 from neuralcodec.core.registry import REGISTRY
 from neuralcodec.core.tokens import Tokens
@@ -171,26 +169,6 @@ def settings_of(name: str, *, needed: bool = False) -> list[str]:
         for each in parameters
         if each.name not in _fixed(name) and not (needed and each.default is not each.empty)
     ]
-
-
-def lacking(name: str, settings: Mapping[str, Any]) -> str | None:
-    """Say in one line what the codec `name` lacks to run here, and the cure; None for nothing.
-
-    Weights that it needs, and that no setting `weights` stands for, are downloaded if they are not
-    on this machine. Nothing is imported.
-    """
-    name = name.removesuffix(RVQ_SUFFIX)
-    entry = REGISTRY[name]
-    if entry.package is not None and importlib.util.find_spec(entry.package) is None:
-        return str(missing_package(name, entry.package))
-    if "weights" in settings:
-        return None
-    try:
-        for checkpoint in entry.checkpoints:
-            weights.locate(checkpoint)
-    except (OSError, ValueError) as error:
-        return str(error)
-    return None
 
 
 def check_settings(name: str, settings: Iterable[str]) -> None:

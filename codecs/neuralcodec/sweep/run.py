@@ -26,7 +26,6 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from neuralcodec.core import codec as codecs
 from neuralcodec.core.files import write_whole
 from neuralcodec.sweep.plan import Fit, Job, Key, Plan, Setup
 from neuralcodec.sweep.store import Row, Store
@@ -37,6 +36,7 @@ from neuralcodec.sweep.work import (
     run_fit,
     run_job,
 )
+from neuralcodec.weights.availability import why_unavailable
 
 RECORD = "rows.sqlite"
 RESULTS = "results.csv"
@@ -161,7 +161,7 @@ def lacking(plan: Plan) -> dict[Setup, str]:
     Weights that are not here are downloaded if they can be.
     """
     setups = {job.setup: None for job in plan.jobs}
-    reasons = {setup: codecs.lacking(setup.codec, dict(setup.settings)) for setup in setups}
+    reasons = {setup: why_unavailable(setup.codec, dict(setup.settings)) for setup in setups}
     return {setup: reason for setup, reason in reasons.items() if reason is not None}
 
 

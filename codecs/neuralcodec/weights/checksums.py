@@ -1,14 +1,14 @@
-"""SHA-256 of files: against the published one, and against the one seen at the first download.
+"""SHA-256 of files, and a note of the one that the first download had.
 
-Of some published files no checksum is known, or only its first digits. Then the first download is
-trusted: what it had is written beside the file, as NAME.sha256 in the form of `sha256sum`, and
-every later read is held against that too.
+If the published checksum is unknown, or only its first digits are known, the first download is
+trusted: its checksum is written to NAME.sha256 in the format of `sha256sum`.
 """
 
 import functools
-import hashlib
 import re
 from pathlib import Path
+
+import pooch
 
 FULL = 64
 """Hex digits of a whole SHA-256."""
@@ -16,40 +16,37 @@ FULL = 64
 
 @functools.cache
 def _hash(path: str, size: int, changed_ns: int) -> str:
-    """Hash a file once in a process, for as long as its size and time of change stay."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Hash a file once per process, unless its size or time of change differs."""
+    return str(pooch.file_hash(path))
 
 
 def digest(path: Path) -> str:
-    """Give the SHA-256 of the file at `path` as 64 hex digits."""
+    """Return the SHA-256 of the file at `path` as 64 hex digits."""
     stat = path.stat()
     return _hash(str(path.absolute()), stat.st_size, stat.st_mtime_ns)
 
 
 def shown(known: str | None) -> str:
-    """Write what is known of a checksum for a reader: leading digits end in dots."""
+    """Return what is known of a checksum, for a message: a partial one ends in dots."""
     if known is None:
         return "unknown"
     return known if len(known) == FULL else f"{known}..."
 
 
+def difference(path: Path, known: str) -> str | None:
+    """Return how the checksum of `path` differs from the leading digits `known`, or None."""
+    if digest(path).startswith(known):
+        return None
+    return f"its sha256 is {digest(path)}, expected {shown(known)}"
+
+
 def note_of(path: Path) -> Path:
-    """Say where the checksum seen at the first download of `path` is kept."""
+    """Return the file that holds the checksum of the first download of `path`."""
     return path.with_name(f"{path.name}.sha256")
 
 
-def write_note(path: Path, sha256: str) -> None:
-    """Keep `sha256` as that of `path`."""
-    note_of(path).write_text(f"{sha256}  {path.name}\n", encoding="utf-8")
-
-
 def read_note(path: Path) -> str | None:
-    """Give the checksum kept for `path`, or None.
-
-    Raises:
-        ValueError: if there is a note that holds none.
-    """
+    """Return the checksum of the first download of `path`, or None; ValueError if it is garbled."""
     note = note_of(path)
     if not note.is_file():
         return None
@@ -57,27 +54,3 @@ def read_note(path: Path) -> str | None:
     if not found:
         raise ValueError(f"{note} holds no sha256; remove it")
     return found[0]
-
-
-def check(path: Path, published: str | None, cure: str) -> bool:
-    """Hold the file at `path` against what is known of its checksum.
-
-    Args:
-        path: the file.
-        published: hex digits that its SHA-256 begins with; None where none are known.
-        cure: what mends a wrong file, as the end of a sentence.
-
-    Returns:
-        Whether anything was known to hold it against; if not, the file was not read.
-
-    Raises:
-        ValueError: if it differs; names the file, both checksums and the cure.
-    """
-    noted = None if published and len(published) == FULL else read_note(path)
-    for known in filter(None, (published, noted)):
-        if not digest(path).startswith(known):
-            raise ValueError(
-                f"{path} is not the published file: its sha256 is {digest(path)}, expected "
-                f"{shown(known)}; {cure}"
-            )
-    return bool(published or noted)

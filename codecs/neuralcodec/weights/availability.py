@@ -1,0 +1,36 @@
+"""Whether a codec can run on this machine: its package and its weights."""
+
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+
+from neuralcodec import weights
+from neuralcodec.core.codec import RVQ_SUFFIX, missing_package
+from neuralcodec.core.registry import REGISTRY
+
+
+def why_unavailable(name: str, settings: Mapping[str, Any]) -> str | None:
+    """Return why the codec cannot run here and how to fix it, or None.
+
+    Weights that are not on this machine are downloaded, unless a setting `weights` replaces them.
+    Nothing is imported.
+
+    Args:
+        name: of the codec, with or without "+rvq".
+        settings: those that it would be loaded with.
+
+    Returns:
+        One line, or None if the codec can run.
+    """
+    name = name.removesuffix(RVQ_SUFFIX)
+    entry = REGISTRY[name]
+    if entry.package is not None and importlib.util.find_spec(entry.package) is None:
+        return str(missing_package(name, entry.package))
+    if "weights" in settings:
+        return None
+    try:
+        for checkpoint in entry.checkpoints:
+            weights.locate(checkpoint)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
