@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from neuralcodec import weights
-from neuralcodec.weights import CHECKPOINTS, Checkpoint, network
+from neuralcodec.weights import CHECKPOINTS, Checkpoint, download
 
 CONTENT = os.urandom(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -109,7 +109,7 @@ def isolate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("NEURALCODEC_CACHE", str(folder / "cache"))
-    network._unreachable.cache_clear()
+    download._unreachable.cache_clear()
     toy(monkeypatch, SHA256)
 
 

@@ -13,7 +13,7 @@ import pytest
 from loopback import CONTENT, SHA256, TOY, Server, cached, put, toy
 from neuralcodec import weights
 from neuralcodec.core.registry import REGISTRY, Entry
-from neuralcodec.weights import CHECKPOINTS, WeightsMissing, checksums
+from neuralcodec.weights import CHECKPOINTS, WeightsMissing, registry
 from neuralcodec.weights.availability import why_unavailable
 
 pytestmark = pytest.mark.usefixtures("own_weights")
@@ -34,7 +34,7 @@ def test_catalogue_is_consistent() -> None:
         assert entry.url.startswith("https://")
         assert not Path(entry.path).is_absolute()
         assert entry.sha256 is None or set(entry.sha256) <= set("0123456789abcdef")
-        assert len(entry.sha256 or "00000000") in (8, checksums.FULL)
+        assert len(entry.sha256 or "00000000") in (8, 64)
         assert entry.licence
 
 
@@ -176,7 +176,7 @@ def test_first_download_is_trusted_and_held_later(
 ) -> None:
     toy(monkeypatch, SHA256[:digits] or None)
     path = weights.locate("toy")
-    assert checksums.note_of(path).read_text() == f"{SHA256}  toy.bin\n"
+    assert registry.note_of(path).read_text() == f"{SHA256}  toy.bin\n"
     assert weights.check("toy", path)
     path.write_bytes(b"changed later")
     with pytest.raises(ValueError, match="is not the published file"):
@@ -194,7 +194,7 @@ def test_unknown_checksum_of_a_file_put_there(
     monkeypatch.setenv("NEURALCODEC_WEIGHTS", str(tmp_path / "mine"))
     assert weights.locate("toy") == path
     assert not weights.check("toy", path)
-    checksums.note_of(path).write_text("nothing of use")
+    registry.note_of(path).write_text("nothing of use")
     with pytest.raises(ValueError, match=r"toy\.bin\.sha256 holds no sha256"):
         weights.locate("toy")
 

@@ -15,8 +15,8 @@ import pytest
 
 from loopback import CONTENT, SHA256, TOY, Server, cached, put, toy
 from neuralcodec import weights
-from neuralcodec.weights import CHECKPOINTS, Checkpoint, WeightsMissing, network
-from neuralcodec.weights.network import CONNECT_SECONDS
+from neuralcodec.weights import CHECKPOINTS, Checkpoint, WeightsMissing, download
+from neuralcodec.weights.download import CONNECT_SECONDS
 
 pytestmark = pytest.mark.usefixtures("own_weights")
 
@@ -72,7 +72,7 @@ def test_wrong_content_is_refused_and_removed(wrong: bytes, mirror: Server) -> N
     got = hashlib.sha256(wrong).hexdigest()
     message = (
         f"^{mirror.url}/{TOY} is not the published file: its sha256 is {got}, expected {SHA256}; "
-        "it was removed$"
+        f"it was removed, so try again or put the right file at {cached()}$"
     )
     with pytest.raises(ValueError, match=message):
         weights.locate("toy")
@@ -207,7 +207,7 @@ def test_one_dead_address_does_not_hide_a_live_one(
         ]
         with monkeypatch.context() as patch:
             patch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: both)
-            assert network.why_offline("http://two.invalid") is None
+            assert download.why_offline("http://two.invalid") is None
 
 
 def test_message_says_all_in_one_line() -> None:
@@ -225,7 +225,7 @@ def test_offline_settings(mirror: Server, monkeypatch: pytest.MonkeyPatch) -> No
         weights.locate("toy")
     monkeypatch.delenv("NEURALCODEC_OFFLINE")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert network.why_offline("https://huggingface.co/x/y") == "HF_HUB_OFFLINE is set"
+    assert download.why_offline("https://huggingface.co/x/y") == "HF_HUB_OFFLINE is set"
     assert weights.locate("toy").read_bytes() == CONTENT  # not from the hub
     assert len(mirror.asked) == 1
 
@@ -233,7 +233,7 @@ def test_offline_settings(mirror: Server, monkeypatch: pytest.MonkeyPatch) -> No
 def test_proxy_is_left_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
     with closed_port() as number:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{number}")
-        assert network.why_offline("http://toy.invalid/x") is None
+        assert download.why_offline("http://toy.invalid/x") is None
         monkeypatch.setenv("NEURALCODEC_MIRROR", "http://toy.invalid")
         with pytest.raises(WeightsMissing, match=r"\(ProxyError: .*toy\.invalid"):
             weights.locate("toy")

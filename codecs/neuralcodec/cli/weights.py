@@ -8,7 +8,7 @@ from neuralcodec import weights
 from neuralcodec.cli.table import table
 from neuralcodec.core.names import unknown
 from neuralcodec.core.registry import REGISTRY
-from neuralcodec.weights import checksums
+from neuralcodec.weights.registry import digest
 
 app = typer.Typer(help="The published files that the codecs load.", no_args_is_help=True)
 
@@ -90,7 +90,7 @@ def verify(names: _Names = None) -> None:
             if here is None:
                 raise ValueError(f"{name} is not here: neuralcodec weights fetch {name}")
             known = weights.check(name, here)
-            state = "right" if known else f"no checksum known, sha256 is {checksums.digest(here)}"
+            state = "right" if known else f"no checksum known, sha256 is {digest(here)}"
             typer.echo(f"{name} {here}: {state}")
         except (OSError, ValueError) as error:
             typer.echo(f"neuralcodec: {error}", err=True)

@@ -24,10 +24,9 @@ from tqdm.auto import tqdm
 
 from neuralcodec.core.files import cache_folder
 from neuralcodec.core.names import unknown
-from neuralcodec.weights import checksums
-from neuralcodec.weights.download import download
-from neuralcodec.weights.network import why_offline
-from neuralcodec.weights.registry import CHECKPOINTS, Checkpoint, hub_url, published
+from neuralcodec.weights import registry
+from neuralcodec.weights.download import download, why_offline
+from neuralcodec.weights.registry import CHECKPOINTS, Checkpoint, hub_url
 
 
 class WeightsMissing(FileNotFoundError):
@@ -74,9 +73,9 @@ def check(name: str, path: Path) -> bool:
         ValueError: if it differs; names the file, both checksums and the cure.
     """
     entry = _entry(name)
-    known = [entry.sha256, None if entry.is_pinned else checksums.read_note(path)]
+    known = [entry.sha256, None if entry.is_pinned else registry.read_note(path)]
     for sha256 in filter(None, known):
-        if different := checksums.difference(path, sha256):
+        if different := registry.difference(path, sha256):
             ours = path == cache() / entry.path
             cure = f"neuralcodec weights fetch {name} --force" if ours else "remove or replace it"
             raise ValueError(f"{path} is not the published file: {different}; {cure}")
@@ -115,9 +114,9 @@ def fetch(name: str, *, again: bool = False) -> Path:
     path = cache() / entry.path
     if path.is_file() and not again:
         return path
-    offline = why_offline(published(cache()).get_url(entry.path))
+    offline = why_offline(registry.published(cache()).get_url(entry.path))
     cure = (
-        f"get {entry.url} (sha256 {checksums.shown(entry.sha256)}) and put it at {path} or set "
+        f"get {entry.url} (sha256 {registry.shown(entry.sha256)}) and put it at {path} or set "
         f"NEURALCODEC_WEIGHTS to a folder with {entry.path}"
     )
     with _downloading(name, offline, cure):
