@@ -54,7 +54,7 @@ class Server:
         if body is None:
             return request.send_error(404)
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.ranges else 0
-        if start >= len(body):
+        if start and start >= len(body):
             return request.send_error(416)
         request.send_response(206 if start else 200)
         request.send_header("Content-Length", str(len(body) - start))
@@ -109,13 +109,13 @@ def isolate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("NEURALCODEC_CACHE", str(folder / "cache"))
-    monkeypatch.setattr(download, "_unreachable", {})
+    download._unreachable.cache_clear()
     toy(monkeypatch, SHA256)
 
 
 def toy(monkeypatch: pytest.MonkeyPatch, sha256: str | None) -> None:
     """Put the toy in the catalogue, with a URL that never resolves (RFC 6761)."""
-    entry = Checkpoint(TOY, f"https://toy.invalid/{TOY}", sha256, "MIT")
+    entry = Checkpoint(TOY, f"https://toy.invalid/{TOY}", "MIT", sha256)
     monkeypatch.setitem(CHECKPOINTS, "toy", entry)
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pooch
 import pytest
 
 from loopback import CONTENT, SHA256, TOY, Server, cached, put, toy
 from neuralcodec import weights
-from neuralcodec.core.registry import REGISTRY
-from neuralcodec.weights import CHECKPOINTS, WeightsMissing, checksums
+from neuralcodec.core.registry import REGISTRY, Entry
+from neuralcodec.weights import CHECKPOINTS, WeightsMissing, registry
+from neuralcodec.weights.availability import why_unavailable
 
 pytestmark = pytest.mark.usefixtures("own_weights")
 
@@ -32,7 +34,7 @@ def test_catalogue_is_consistent() -> None:
         assert entry.url.startswith("https://")
         assert not Path(entry.path).is_absolute()
         assert entry.sha256 is None or set(entry.sha256) <= set("0123456789abcdef")
-        assert len(entry.sha256 or "00000000") in (8, checksums.FULL)
+        assert len(entry.sha256 or "00000000") in (8, 64)
         assert entry.licence
 
 
@@ -142,13 +144,13 @@ def test_wrong_file_in_the_cache_stays_until_forced(mirror: Server) -> None:
 def test_a_file_is_hashed_once(mirror: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put(weights.cache())
     calls = []
-    real = hashlib.file_digest
+    real = pooch.file_hash
 
-    def counted(file: Any, name: str) -> Any:
-        calls.append(name)
-        return real(file, name)
+    def counted(file: str) -> str:
+        calls.append(file)
+        return str(real(file))
 
-    monkeypatch.setattr(hashlib, "file_digest", counted)
+    monkeypatch.setattr(pooch, "file_hash", counted)
     for _ in range(3):
         weights.locate("toy")
     assert len(calls) == 1
@@ -174,7 +176,7 @@ def test_first_download_is_trusted_and_held_later(
 ) -> None:
     toy(monkeypatch, SHA256[:digits] or None)
     path = weights.locate("toy")
-    assert checksums.note_of(path).read_text() == f"{SHA256}  toy.bin\n"
+    assert registry.note_of(path).read_text() == f"{SHA256}  toy.bin\n"
     assert weights.check("toy", path)
     path.write_bytes(b"changed later")
     with pytest.raises(ValueError, match="is not the published file"):
@@ -192,7 +194,7 @@ def test_unknown_checksum_of_a_file_put_there(
     monkeypatch.setenv("NEURALCODEC_WEIGHTS", str(tmp_path / "mine"))
     assert weights.locate("toy") == path
     assert not weights.check("toy", path)
-    checksums.note_of(path).write_text("nothing of use")
+    registry.note_of(path).write_text("nothing of use")
     with pytest.raises(ValueError, match=r"toy\.bin\.sha256 holds no sha256"):
         weights.locate("toy")
 
@@ -279,3 +281,52 @@ def test_verify(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Non
     assert said.status == 1
     assert said.err.startswith(f"neuralcodec: {cached()} is not the published file")
     assert said.err.count("\n") == 1
+
+
+# Availability
+
+
+@pytest.fixture
+def needy(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A codec in the registry that loads the toy."""
+    entry = Entry("no_such_module", "Some", "codecs", "loads the toy", checkpoints=("toy",))
+    monkeypatch.setitem(REGISTRY, "needy", entry)
+    return "needy"
+
+
+def test_codec_with_all_it_needs_is_available(needy: str, mirror: Server) -> None:
+    assert why_unavailable("pcm", {}) is None
+    assert why_unavailable(needy, {}) is None
+    assert weights.find("toy")  # it was downloaded
+    assert "no_such_module" not in sys.modules
+
+
+@pytest.mark.parametrize("suffix", ["", "+rvq"])
+def test_missing_weights_are_one_line_with_the_cure(needy: str, suffix: str) -> None:
+    reason = why_unavailable(needy + suffix, {})
+    assert reason is not None
+    assert "\n" not in reason
+    assert f"put it at {cached()} or set NEURALCODEC_WEIGHTS" in reason
+    assert why_unavailable(needy + suffix, {"weights": "random"}) is None
+
+
+def test_wrong_weights_make_a_codec_unavailable(needy: str) -> None:
+    put(weights.cache(), b"damaged")
+    reason = why_unavailable(needy, {})
+    assert reason is not None
+    assert reason.endswith("neuralcodec weights fetch toy --force")
+
+
+def test_missing_package_comes_before_weights(
+    monkeypatch: pytest.MonkeyPatch, mirror: Server
+) -> None:
+    entry = Entry("m", "Some", "codecs", "", package="no_such_package", checkpoints=("toy",))
+    monkeypatch.setitem(REGISTRY, "some", entry)
+    cure = "codec 'some' needs 'no_such_package': pip install 'neuralcodec[codecs]'"
+    assert why_unavailable("some", {"weights": "random"}) == cure
+    assert not mirror.asked
+
+
+def test_core_imports_no_weights() -> None:
+    code = "import sys, neuralcodec.core.codec; sys.exit('neuralcodec.weights' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

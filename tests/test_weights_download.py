@@ -34,53 +34,46 @@ def test_download_leaves_nothing_else(mirror: Server, capsys: pytest.CaptureFixt
     assert capsys.readouterr() == ("", "")  # no progress bar where there is no terminal
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_interrupted_download_goes_on(ranges: bool, mirror: Server) -> None:
-    mirror.cut, mirror.ranges = 200_000, ranges
-    with pytest.raises(WeightsMissing, match=r"broke off after \d+ bytes; run it again\)"):
+def test_interrupted_download_leaves_nothing(mirror: Server) -> None:
+    mirror.cut = 200_000
+    with pytest.raises(WeightsMissing, match=r"^toy is not here .*\(\w+: .*200000") as error:
         weights.locate("toy")
+    assert "\n" not in str(error.value)
     assert weights.find("toy") is None
-    assert leftovers() == {"toy.bin.part"}
-    size = cached(f"{TOY}.part").stat().st_size
-    assert 100_000 < size <= 200_000
+    assert leftovers() == set()
     assert weights.locate("toy").read_bytes() == CONTENT
-    assert mirror.asked == [(f"/{TOY}", None), (f"/{TOY}", f"bytes={size}-")]
     assert leftovers() == {"toy.bin"}
+
+
+@pytest.mark.parametrize("digits", [0, 8, 64])
+def test_interrupted_replacement_keeps_the_file(
+    digits: int, mirror: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy(monkeypatch, SHA256[:digits] or None)
+    weights.locate("toy")
+    before = leftovers()
+    mirror.cut = 200_000
+    with pytest.raises(WeightsMissing):
+        weights.fetch("toy", again=True)
+    assert leftovers() == before
+    assert weights.locate("toy").read_bytes() == CONTENT
+    assert len(mirror.asked) == 2
 
 
 def test_redirects_are_followed(mirror: Server) -> None:
     mirror.moved[f"/{TOY}"] = "/elsewhere"  # as the hub and GitHub do
     mirror.files["/elsewhere"] = CONTENT
-    mirror.cut = 200_000
-    with pytest.raises(WeightsMissing, match="broke off"):
-        weights.locate("toy")
     assert weights.locate("toy").read_bytes() == CONTENT
-    assert mirror.asked[1][1] is not None
-
-
-def test_without_checksum_parts_are_not_joined(
-    mirror: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    toy(monkeypatch, None)
-    mirror.cut = 200_000
-    with pytest.raises(WeightsMissing, match="broke off"):
-        weights.locate("toy")
-    mirror.files[f"/{TOY}"] = CONTENT[::-1]
-    assert weights.locate("toy").read_bytes() == CONTENT[::-1]
-    assert mirror.asked[-1] == (f"/{TOY}", None)
-
-
-def test_part_that_was_whole_is_taken(mirror: Server) -> None:
-    put(weights.cache(), path=f"{TOY}.part")
-    assert weights.locate("toy").read_bytes() == CONTENT
-    assert mirror.asked == [(f"/{TOY}", f"bytes={len(CONTENT)}-")]
 
 
 @pytest.mark.parametrize("wrong", [CONTENT[::-1], CONTENT[:1000], b""])
 def test_wrong_content_is_refused_and_removed(wrong: bytes, mirror: Server) -> None:
     mirror.files[f"/{TOY}"] = wrong
     got = hashlib.sha256(wrong).hexdigest()
-    message = f"{mirror.url}/{TOY} gave a file whose sha256 is {got}, expected {SHA256}"
+    message = (
+        f"^{mirror.url}/{TOY} is not the published file: its sha256 is {got}, expected {SHA256}; "
+        f"it was removed, so try again or put the right file at {cached()}$"
+    )
     with pytest.raises(ValueError, match=message):
         weights.locate("toy")
     assert leftovers() == set()
@@ -88,22 +81,15 @@ def test_wrong_content_is_refused_and_removed(wrong: bytes, mirror: Server) -> N
     assert weights.locate("toy").read_bytes() == CONTENT
 
 
-def test_stale_part_is_found_out(mirror: Server) -> None:
-    put(weights.cache(), b"of another file", f"{TOY}.part")
-    with pytest.raises(ValueError, match="it was removed, run it again"):
-        weights.locate("toy")
-    assert weights.locate("toy").read_bytes() == CONTENT
-
-
 def test_missing_on_the_server(mirror: Server) -> None:
     mirror.files.clear()
-    with pytest.raises(WeightsMissing, match="answers HTTP 404"):
+    with pytest.raises(WeightsMissing, match=r"404 .*toy\.bin\): get "):
         weights.locate("toy")
 
 
 def _start(url: str) -> "subprocess.Popen[str]":
     """Locate the toy in another process."""
-    entry = Checkpoint(TOY, "", SHA256, "")
+    entry = Checkpoint(TOY, "https://toy.invalid", "MIT", SHA256)
     code = (
         "from neuralcodec import weights\n"
         f"weights.CHECKPOINTS['toy'] = weights.{entry!r}\n"
@@ -128,20 +114,24 @@ def test_two_processes_download_once(server: Server) -> None:
     assert len(server.asked) == 1
 
 
-def test_killed_process_leaves_a_part_and_no_lock(mirror: Server) -> None:
+def test_killed_process_leaves_no_file_and_no_lock(mirror: Server) -> None:
     mirror.pause = 0.3
     process = _start(mirror.url)
-    part = cached(f"{TOY}.part")
+    incoming = cached(f"{TOY}.incoming")
     deadline = time.monotonic() + 20
-    while not (part.is_file() and part.stat().st_size) and time.monotonic() < deadline:
+
+    def has_begun() -> bool:
+        return any(path.is_file() and path.stat().st_size for path in incoming.rglob("*"))
+
+    while not has_begun() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.kill()
     process.communicate()
-    size = part.stat().st_size
-    assert 0 < size < len(CONTENT)
+    assert has_begun()
+    assert weights.find("toy") is None
     mirror.pause = 0.0
     assert weights.locate("toy").read_bytes() == CONTENT
-    assert mirror.asked[1:] == [(f"/{TOY}", f"bytes={size}-")]
+    assert leftovers() == {"toy.bin"}
 
 
 # Offline
@@ -255,13 +245,62 @@ def test_mirror_must_be_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
         weights.locate("toy")
 
 
-def test_hub_checkpoints_follow_the_endpoint(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entry = CHECKPOINTS["xcodec_config"]
-    server.files[entry.url.removeprefix("https://huggingface.co")] = b"{}"
+# Files of the hub
+
+
+@pytest.fixture
+def hub(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Server:
+    """The server as the Hugging Face hub, with the toy."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_ENDPOINT", server.url)
-    assert weights.locate("xcodec_config").read_bytes() == b"{}"
+    place = f"/org/toy/resolve/{'c' * 40}/toy.bin"
+    server.files[place] = CONTENT
+    entry = Checkpoint(TOY, f"https://huggingface.co{place}", "MIT", SHA256)
+    monkeypatch.setitem(CHECKPOINTS, "toy", entry)
+    return server
+
+
+def test_file_of_the_hub(hub: Server) -> None:
+    assert weights.locate("toy") == cached()
+    assert cached().read_bytes() == CONTENT
+    assert leftovers() == {"toy.bin"}
+    assert weights.locate("toy") == cached()
+    assert len(hub.asked) == 1
+
+
+def test_hub_follows_the_mirror_too(hub: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEURALCODEC_MIRROR", f"{hub.url}/copies")
+    hub.files[f"/copies/{TOY}"] = CONTENT
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.invalid")
+    assert weights.locate("toy").read_bytes() == CONTENT
+    assert hub.asked == [(f"/copies/{TOY}", None)]
+
+
+def test_interrupted_file_of_the_hub_is_tried_again(hub: Server) -> None:
+    hub.cut = 200_000
+    assert weights.locate("toy").read_bytes() == CONTENT
+    assert len(hub.asked) == 2
+    assert leftovers() == {"toy.bin"}
+
+
+def test_wrong_file_of_the_hub_is_refused_and_removed(hub: Server) -> None:
+    (place,) = (path for path in hub.files if path.startswith("/org"))
+    hub.files[place] = CONTENT[::-1]
+    with pytest.raises(ValueError, match=rf"^{hub.url}{place} is not the published file: .*remov"):
+        weights.locate("toy")
+    assert leftovers() == set()
+    hub.files[place] = CONTENT
+    assert weights.locate("toy").read_bytes() == CONTENT
+
+
+def test_file_missing_on_the_hub_is_one_line(hub: Server) -> None:
+    (place,) = (path for path in hub.files if path.startswith("/org"))
+    del hub.files[place]
+    with pytest.raises(WeightsMissing, match=rf"404 .*{place}.*\): get https://huggingf") as error:
+        weights.locate("toy")
+    assert "\n" not in str(error.value)
+    assert leftovers() == set()
 
 
 # Models of the hub by name

@@ -8,7 +8,7 @@ from neuralcodec import weights
 from neuralcodec.cli.table import table
 from neuralcodec.core.names import unknown
 from neuralcodec.core.registry import REGISTRY
-from neuralcodec.weights import checksums
+from neuralcodec.weights.registry import digest
 
 app = typer.Typer(help="The published files that the codecs load.", no_args_is_help=True)
 
@@ -16,7 +16,7 @@ _Names = Annotated[list[str] | None, typer.Argument(help="Codecs or checkpoints.
 
 
 def _expand(names: list[str]) -> list[str]:
-    """List the checkpoints that `names` stand for, once each; a codec's are all that it loads."""
+    """Return the checkpoints that `names` stand for, once each; for a codec, all that it loads."""
     found: dict[str, None] = {}
     for name in names:
         if name in REGISTRY and not REGISTRY[name].checkpoints:
@@ -27,25 +27,25 @@ def _expand(names: list[str]) -> list[str]:
     return list(found)
 
 
-def _known(sha256: str | None) -> str:
-    if sha256 is None:
+def _known(entry: weights.Checkpoint) -> str:
+    if entry.sha256 is None:
         return "of the first download"
-    return "sha256" if len(sha256) == checksums.FULL else f"sha256, {len(sha256)} digits"
+    return "sha256" if entry.is_pinned else f"sha256, {len(entry.sha256)} digits"
 
 
 @app.command("list")
 def list_checkpoints() -> None:
-    """Show every checkpoint, its licence, what its checksum is, and whether it is here."""
+    """Show each checkpoint, its licence, what is known of its checksum, and whether it is here."""
     lines = []
     for name, entry in weights.CHECKPOINTS.items():
         here = weights.find(name)
         state = f"here ({here})" if here else "not here"
-        lines.append([name, entry.path, entry.licence, _known(entry.sha256), state])
+        lines.append([name, entry.path, entry.licence, _known(entry), state])
     table(["checkpoint", "file", "licence", "checksum", "state"], lines)
 
 
 def _get(name: str, *, force: bool) -> str:
-    """Fetch a checkpoint if need be; say what was done."""
+    """Fetch a checkpoint if necessary; return what was done."""
     here = weights.find(name)
     if here is not None and here.is_relative_to(weights.cache()) and force:
         here = None
@@ -60,10 +60,10 @@ def _get(name: str, *, force: bool) -> str:
 @app.command()
 def fetch(
     names: _Names = None,
-    everything: Annotated[bool, typer.Option("--all", help="All that there are.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Even what is in the cache.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All checkpoints.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even if in the cache.")] = False,
 ) -> None:
-    """Download what is not here yet; an interrupted download goes on where it stopped."""
+    """Download the files that are not here yet."""
     if bool(names) == everything:
         raise ValueError("name codecs or checkpoints, or give --all")
     failed = False
@@ -81,10 +81,7 @@ def fetch(
 
 @app.command()
 def verify(names: _Names = None) -> None:
-    """Hash the files that are here; exit status 1 if one is not what it should be, or is missing.
-
-    Without names, all that are here.
-    """
+    """Hash files that are here, all by default; exit status 1 if one is wrong or missing."""
     wanted = _expand(names or []) or [name for name in weights.CHECKPOINTS if weights.find(name)]
     failed = False
     for name in wanted:
@@ -93,7 +90,7 @@ def verify(names: _Names = None) -> None:
             if here is None:
                 raise ValueError(f"{name} is not here: neuralcodec weights fetch {name}")
             known = weights.check(name, here)
-            state = "right" if known else f"no checksum known, sha256 is {checksums.digest(here)}"
+            state = "right" if known else f"no checksum known, sha256 is {digest(here)}"
             typer.echo(f"{name} {here}: {state}")
         except (OSError, ValueError) as error:
             typer.echo(f"neuralcodec: {error}", err=True)

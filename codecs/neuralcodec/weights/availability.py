@@ -1,4 +1,4 @@
-"""Whether a codec can run on this machine."""
+"""Whether a codec can run on this machine: its package and its weights."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -12,8 +12,15 @@ from neuralcodec.core.registry import RVQ_SUFFIX, entry_of
 def why_unavailable(name: str, settings: Mapping[str, Any]) -> str | None:
     """Return why the codec cannot run here and how to fix it, or None.
 
-    Weights that it needs, and that no setting `weights` stands for, are downloaded if they are not
-    on this machine. Nothing is imported.
+    Weights that are not on this machine are downloaded, unless a setting `weights` replaces them.
+    Nothing is imported.
+
+    Args:
+        name: of the codec, with or without "+rvq".
+        settings: those that it would be loaded with.
+
+    Returns:
+        One line, or None if the codec can run.
     """
     name = name.removesuffix(RVQ_SUFFIX)
     entry = entry_of(name)
