@@ -1,6 +1,7 @@
 """The command line of neuralcodec. Thin: `cli` has the commands, the work is elsewhere."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -9,8 +10,8 @@ from neuralcodec.cli import check, coding, listing, scoring, sweeps, training, w
 app = typer.Typer(
     help="What does a token buy? A research toolkit for neural audio codecs.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("list")(listing.list_codecs)
 app.command()(sweeps.sweep)
@@ -24,8 +25,26 @@ app.command()(coding.info)
 app.add_typer(weights.app, name="weights")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from neuralcodec import __version__
+
+        typer.echo(f"neuralcodec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
-    """Run the command line; an error that the user can mend is one line and exit status 1."""
+    """Run the command line; an error that the user can fix is one line and exit status 1."""
     try:
         app()
     except (ValueError, ImportError, OSError) as error:

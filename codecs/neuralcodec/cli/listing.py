@@ -1,86 +1,65 @@
 """`neuralcodec list`."""
 
-import importlib.util
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neuralcodec import weights
 from neuralcodec.cli.table import table
-from neuralcodec.core import loading
-from neuralcodec.core.codec import Codec
-from neuralcodec.core.latents import LatentCodec
-from neuralcodec.core.registry import REGISTRY, RVQ_SUFFIX, Entry, Facts
 
-_HEADER = "codec|audio|frames/s|codebooks|entries|kbit/s|weights|needs|runs here|settings|what"
+if TYPE_CHECKING:
+    import pandas as pd
 
-
-def _few(values: tuple[float, ...]) -> str:
-    """Write few numbers out, of many the first and the last."""
-    numbers = [f"{value:g}" for value in dict.fromkeys(values)]
-    return " ".join(numbers) if len(numbers) <= 6 else f"{numbers[0]}..{numbers[-1]}"
-
-
-def _rates(facts: Facts) -> list[str]:
-    audio = f"{facts.sample_rate / 1000:g} kHz" + (" stereo" if facts.channels == 2 else "")
-    frames = _few(tuple(round(rate, 2) for rate in facts.frame_rates))
-    if not facts.codebook_sizes:
-        return [audio, frames, "any", "any", "any"]
-    depths = facts.depths or tuple(range(1, len(facts.codebook_sizes) + 1))
-    kbps = tuple(round(rate, 3) for rate in facts.bitrates_kbps)
-    return [audio, frames, _few(depths), _few(facts.codebook_sizes), _few(kbps)]
+_SHORT = {
+    "codec": "codec",
+    "audio": "kHz",
+    "frame_rates": "frames/s",
+    "codebooks": "K",
+    "entries": "V",
+    "kbps": "kbit/s",
+    "runs": "runs",
+}
 
 
-def _built_rates(codec: Codec) -> list[str]:
-    """Read off a codec what depends on its settings."""
-    if isinstance(codec, LatentCodec) and not codec.num_codebooks:
-        rates = (codec.frame_rate,)
-        return _rates(Facts(codec.sample_rate, codec.channels, rates, (), codec.is_causal))
-    if not codec.frame_rates:
-        entries = _few(codec.codebook_sizes)
-        return [f"{codec.sample_rate / 1000:g} kHz", "by clip", "1", entries, "by clip"]
-    return _rates(
-        Facts(
-            codec.sample_rate,
-            codec.channels,
-            codec.frame_rates,
-            codec.codebook_sizes,
-            codec.is_causal,
-            depths=tuple(codec.depths),
-        )
+def _cells(codecs: "pd.DataFrame", columns: list[str]) -> list[list[str]]:
+    shown = codecs.assign(
+        audio=[
+            "" if rate != rate else f"{rate / 1000:g}" + (" x2" if channels == 2 else "")
+            for rate, channels in zip(codecs["sample_rate"], codecs["channels"], strict=True)
+        ],
+        runs=["yes" if runs else "no" for runs in codecs["runs"]],
     )
+    return [[_text(value) for value in row] for row in shown[columns].itertuples(index=False)]
 
 
-def _weights(entry: Entry) -> str:
-    if not entry.checkpoints:
-        return "-"
-    return "here" if all(weights.find(name) for name in entry.checkpoints) else "not here"
+def _text(value: object) -> str:
+    if value is None or value != value:  # NaN
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _line(name: str, entry: Entry) -> list[str]:
-    """Say of a codec its rates, at default settings, and whether it runs here or why not."""
-    weights, needs = _weights(entry), entry.extra or "-"
-    runs, settings = "yes", ""
-    rates = _rates(entry.facts) if entry.facts else [""] * 5
-    try:
-        if entry.package and importlib.util.find_spec(entry.package) is None:
-            raise loading.missing_package(name, entry.package)
-        if not entry.facts:
-            settings = ", ".join(loading.settings_of(name))
-            needed = loading.settings_of(name, needed=True)
-            rates = [""] * 5 if needed else _built_rates(loading.load(name))
-            runs = f"yes, needs {', '.join(needed)}" if needed else "yes"
-    except (ImportError, OSError, ValueError) as error:
-        runs = f"no: {error}"
-    if runs == "yes" and weights == "not here":
-        runs = f"no: neuralcodec weights fetch {name}"
-    return [name, *rates, weights, needs, runs, settings, entry.summary]
+def _shortened(text: str) -> str:
+    """Write a list of more than two numbers as the first and the last."""
+    parts = text.split(" ")
+    return f"{parts[0]}..{parts[-1]}" if len(parts) > 2 else text
 
 
-def list_codecs() -> None:
-    """Show every codec, its rates at default settings, and whether it can run here."""
-    entries = REGISTRY.items()
-    table(_HEADER.split("|"), [_line(name, entry) for name, entry in entries])
+def list_codecs(
+    long: Annotated[bool, typer.Option("--long", help="All columns, and why one fails.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="All columns as CSV.")] = False,
+) -> None:
+    """List every codec with its rates at default settings, and whether it runs here."""
+    from neuralcodec.weights.listing import list_codecs as listed
+
+    codecs = listed()
+    if csv:
+        typer.echo(codecs.to_csv(index=False), nl=False)
+        return
+    if long:
+        table(list(codecs.columns), _cells(codecs, list(codecs.columns)))
+        return
+    lines = [[_shortened(cell) for cell in line] for line in _cells(codecs, list(_SHORT))]
+    table(list(_SHORT.values()), lines)
     typer.echo(
-        "\n'any': a latent codec; our quantizer in its latents takes any K and V, by its name in a "
-        f"sweep, or with {RVQ_SUFFIX} behind the name in Python"
+        "\nany: latents only; NAME+rvq fits a quantizer of any K and V on them.\n"
+        "--long shows settings, weights, and why a codec does not run here."
     )

@@ -16,7 +16,7 @@ def metrics(
 ) -> None:
     """Score an audio file against its reference; both are mixed down, the rates made equal."""
     from neuralcodec.core import audio
-    from neuralcodec.metrics import DEFAULT, METRICS, score
+    from neuralcodec.metrics import DEFAULT, find, score
 
     wanted, rate = audio.read(reference)
     got, got_rate = audio.read(estimate)
@@ -35,9 +35,9 @@ def metrics(
             [
                 name,
                 f"{value:.4f}",
-                METRICS[name].unit,
-                "higher" if METRICS[name].higher_is_better else "lower",
-                f"{METRICS[name].low:g} .. {METRICS[name].high:g}",
+                find(name).unit,
+                "higher" if find(name).higher_is_better else "lower",
+                f"{find(name).low:g} .. {find(name).high:g}",
                 scores.reasons.get(name, ""),
             ]
             for name, value in scores.items()

@@ -1,14 +1,13 @@
 """`neuralcodec weights list | fetch | verify`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neuralcodec import weights
 from neuralcodec.cli.table import table
-from neuralcodec.core.names import unknown
-from neuralcodec.core.registry import REGISTRY
-from neuralcodec.weights.registry import digest
+
+if TYPE_CHECKING:  # commands import what they need when they run: others then start at once
+    from neuralcodec.weights import Checkpoint
 
 app = typer.Typer(help="The published files that the codecs load.", no_args_is_help=True)
 
@@ -17,6 +16,10 @@ _Names = Annotated[list[str] | None, typer.Argument(help="Codecs or checkpoints.
 
 def _expand(names: list[str]) -> list[str]:
     """Return the checkpoints that `names` stand for, once each; for a codec, all that it loads."""
+    from neuralcodec import weights
+    from neuralcodec.core.names import unknown
+    from neuralcodec.core.registry import REGISTRY
+
     found: dict[str, None] = {}
     for name in names:
         if name in REGISTRY and not REGISTRY[name].checkpoints:
@@ -27,7 +30,7 @@ def _expand(names: list[str]) -> list[str]:
     return list(found)
 
 
-def _known(entry: weights.Checkpoint) -> str:
+def _known(entry: "Checkpoint") -> str:
     if entry.sha256 is None:
         return "of the first download"
     return "sha256" if entry.is_pinned else f"sha256, {len(entry.sha256)} digits"
@@ -36,6 +39,8 @@ def _known(entry: weights.Checkpoint) -> str:
 @app.command("list")
 def list_checkpoints() -> None:
     """Show each checkpoint, its licence, what is known of its checksum, and whether it is here."""
+    from neuralcodec import weights
+
     lines = []
     for name, entry in weights.CHECKPOINTS.items():
         here = weights.find(name)
@@ -46,6 +51,8 @@ def list_checkpoints() -> None:
 
 def _get(name: str, *, force: bool) -> str:
     """Fetch a checkpoint if necessary; return what was done."""
+    from neuralcodec import weights
+
     here = weights.find(name)
     if here is not None and here.is_relative_to(weights.cache()) and force:
         here = None
@@ -64,6 +71,8 @@ def fetch(
     force: Annotated[bool, typer.Option("--force", help="Even if in the cache.")] = False,
 ) -> None:
     """Download the files that are not here yet."""
+    from neuralcodec import weights
+
     if bool(names) == everything:
         raise ValueError("name codecs or checkpoints, or give --all")
     failed = False
@@ -82,6 +91,9 @@ def fetch(
 @app.command()
 def verify(names: _Names = None) -> None:
     """Hash files that are here, all by default; exit status 1 if one is wrong or missing."""
+    from neuralcodec import weights
+    from neuralcodec.weights.registry import digest
+
     wanted = _expand(names or []) or [name for name in weights.CHECKPOINTS if weights.find(name)]
     failed = False
     for name in wanted:

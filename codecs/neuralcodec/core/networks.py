@@ -58,6 +58,18 @@ def fill(network: nn.Module, state: dict[str, Tensor], name: str) -> None:
         raise ValueError(f"the checkpoint is not of {name}: {error}") from error
 
 
+def _forget_old_names(module: nn.Module) -> None:
+    """Drop the hook that reads weight norm of older checkpoints, which outlives the weight norm.
+
+    It is a local function of torch, which can't be pickled.
+    """
+    hooks = module._load_state_dict_pre_hooks
+    for key, hook in list(hooks.items()):
+        function = getattr(hook, "hook", hook)  # torch wraps it
+        if "weight_norm" in getattr(function, "__qualname__", ""):
+            del hooks[key]
+
+
 def fold_weight_norm(network: nn.Module) -> None:
     """Multiply weight norm of either kind into the weights, in place; results stay the same."""
     for module in list(network.modules()):
@@ -65,6 +77,7 @@ def fold_weight_norm(network: nn.Module) -> None:
             nn.utils.remove_weight_norm(module)
         elif parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+            _forget_old_names(module)
 
 
 def seen(network: nn.Module, first: int, last: int) -> tuple[int, int]:

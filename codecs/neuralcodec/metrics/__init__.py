@@ -12,10 +12,22 @@ from math import nan
 
 from neuralcodec.core.audio import KINDS
 from neuralcodec.core.names import unknown
-from neuralcodec.metrics.registry import DEFAULT, METRICS, Metric, find, table
+from neuralcodec.metrics.custom import CustomMetric
+from neuralcodec.metrics.registry import DEFAULT, METRICS, Metric, find, is_metric, table
 from neuralcodec.metrics.signals import Signal, Undefined, check_pair
 
-__all__ = ["DEFAULT", "METRICS", "Metric", "Scores", "Undefined", "score", "table"]
+__all__ = [
+    "DEFAULT",
+    "METRICS",
+    "CustomMetric",
+    "Metric",
+    "Scores",
+    "Undefined",
+    "find",
+    "is_metric",
+    "score",
+    "table",
+]
 
 
 class Scores(dict[str, float]):

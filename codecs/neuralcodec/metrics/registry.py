@@ -1,5 +1,6 @@
 """Every metric by name: what it needs, where it works, its range, its direction."""
 
+import functools
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +9,9 @@ from typing import TypeAlias
 
 from neuralcodec.core.audio import KINDS
 from neuralcodec.core.names import unknown
-from neuralcodec.metrics.signals import Signal
+from neuralcodec.metrics import custom
+from neuralcodec.metrics.custom import CustomMetric
+from neuralcodec.metrics.signals import Signal, Undefined
 
 Function: TypeAlias = Callable[[Signal, Signal, int], float]
 
@@ -64,6 +67,38 @@ class Metric:
                 f"needs {missing!r}: pip install 'neuralcodec[{self.extra}]'", name=missing
             ) from error
         return getattr(module, self.function)  # type: ignore[no-any-return]  # a module's contents
+
+
+@dataclass(frozen=True)
+class CustomEntry(Metric):
+    """A metric of another distribution.
+
+    Attributes:
+        metric: the instance.
+        package: name of the distribution; "" where none is known.
+    """
+
+    metric: CustomMetric
+    package: str
+
+    def load(self) -> Function:
+        """Return the function `(reference, estimate, sample_rate) -> float`.
+
+        Whatever it raises beside `Undefined` becomes an `Undefined` that names metric and package,
+        so that an error in one metric does not cost the others.
+        """
+        whose = f" of package {self.package!r}" if self.package else ""
+
+        def scored(reference: Signal, estimate: Signal, sample_rate: int) -> float:
+            try:
+                return self.metric(reference, estimate, sample_rate)
+            except Undefined:
+                raise
+            except Exception as error:  # a foreign metric may raise anything
+                said = " ".join(f"{type(error).__name__}: {error}".split())
+                raise Undefined(f"metric {self.name!r}{whose} failed: {said}") from error
+
+        return scored
 
 
 def _metric(
@@ -151,15 +186,45 @@ DEFAULT: tuple[str, ...] = tuple(metric.name for metric in _ALL if metric.extra 
 """The metrics that the base install computes: all but ViSQOL's."""
 
 
+@functools.cache
+def _custom(name: str) -> Metric:
+    found = custom.build(name)
+    metric, plugin = found.metric, found.plugin
+    return CustomEntry(
+        name=name,
+        module=plugin.module,
+        function=plugin.attribute,
+        extra=None,
+        rate=metric.rate,
+        low=metric.low,
+        high=metric.high,
+        higher_is_better=metric.higher_is_better,
+        kinds=frozenset(metric.kinds),
+        unit=metric.unit,
+        label=metric.label or name,
+        summary=metric.summary or f"of {plugin.package or plugin.module}",
+        metric=metric,
+        package=plugin.package,
+    )
+
+
+def is_metric(name: str) -> bool:
+    """Return whether a name is that of a metric: built in, of a package, or `module:Class`."""
+    return name in METRICS or custom.is_custom(name)
+
+
 def find(name: str) -> Metric:
-    """Return the metric `name`.
+    """Return the metric `name`: built in, of an installed package, or `module:Class`.
 
     Raises:
         ValueError: if there is no such metric; the nearest name is given.
+        ImportError: if the metric of another package can't be imported; names the package.
     """
-    if name not in METRICS:
-        raise unknown("metric", name, METRICS)
-    return METRICS[name]
+    if name in METRICS:
+        return METRICS[name]
+    if custom.is_custom(name):
+        return _custom(name)
+    raise unknown("metric", name, [*METRICS, *custom.names()])
 
 
 def table() -> str:
@@ -169,7 +234,7 @@ def table() -> str:
     'pesq_wb           16 kHz  1..4.65    higher  speech  wideband speech quality (ITU-T P.862.2)'
     """
     rows = [("metric", "rate", "range", "better", "kinds", "what")]
-    for metric in _ALL:
+    for metric in (*_ALL, *map(find, custom.names())):
         rate = "any" if metric.rate is None else f"{metric.rate / 1000:g} kHz"
         better = "higher" if metric.higher_is_better else "lower"
         kinds = "any" if metric.kinds == _ANY else ", ".join(sorted(metric.kinds))

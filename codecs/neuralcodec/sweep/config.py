@@ -16,7 +16,7 @@ from neuralcodec.core import settings_file
 from neuralcodec.core.audio import KINDS
 from neuralcodec.core.names import unknown
 from neuralcodec.core.registry import RVQ_SUFFIX, entry_of
-from neuralcodec.metrics import DEFAULT, METRICS
+from neuralcodec.metrics import DEFAULT, find
 
 Setting = bool | int | float | str
 
@@ -45,10 +45,11 @@ class Base(BaseModel):
     @field_validator("metrics", "kinds")
     @classmethod
     def _known(cls, names: tuple[str, ...], field: ValidationInfo) -> tuple[str, ...]:
-        known = METRICS if field.field_name == "metrics" else KINDS
         for name in names:
-            if name not in known:
-                raise unknown(str(field.field_name).removesuffix("s"), name, known)
+            if field.field_name == "metrics":
+                find(name)
+            elif name not in KINDS:
+                raise unknown("kind", name, KINDS)
         if not names or len(set(names)) < len(names):
             raise ValueError(f"must name {field.field_name}, each once, got {[*names]}")
         return names

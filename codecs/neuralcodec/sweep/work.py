@@ -19,7 +19,7 @@ from neuralcodec.core.files import write_whole
 from neuralcodec.core.loading import load
 from neuralcodec.core.tokens import Tokens
 from neuralcodec.latent import requantized
-from neuralcodec.metrics import METRICS, score
+from neuralcodec.metrics import find, score
 from neuralcodec.quantize import ResidualVectorQuantizer
 from neuralcodec.sweep.plan import Fit, Job, Key, Setup
 from neuralcodec.sweep.store import Row
@@ -116,7 +116,7 @@ def _score(job: Job, reference: Tensor, estimate: Tensor) -> tuple[dict[str, flo
     reasons = [
         f"{name}: {reason}"
         for name, reason in scores.reasons.items()
-        if job.clip.kind == "unknown" or job.clip.kind in METRICS[name].kinds
+        if job.clip.kind == "unknown" or job.clip.kind in find(name).kinds
     ]
     return dict(scores), "; ".join(reasons)
 

@@ -14,7 +14,7 @@ from neuralcodec import weights as checkpoints
 from neuralcodec.core.inputs import check_beam
 from neuralcodec.core.latents import LatentCodec
 from neuralcodec.quantize import ResidualVectorQuantizer, SplitResidualVectorQuantizer
-from neuralcodec.wrappers.transformers.models import Loaded, finish, load
+from neuralcodec.wrappers.transformers.models import Loaded, finish, forget_hooks, load
 from neuralcodec.wrappers.transformers.random import random_model
 from neuralcodec.wrappers.transformers.stages import stages
 
@@ -80,6 +80,10 @@ class TransformersCodec(LatentCodec):
             ResidualVectorQuantizer.from_huggingface, self.network
         )
         return held
+
+    def __getstate__(self) -> dict[str, Any]:
+        forget_hooks(self.network)
+        return self.__dict__.copy()
 
     def _analyse(self, wav: Tensor) -> Tensor:
         return self._stages.analyse(wav)

@@ -35,6 +35,19 @@ MODELS: dict[str, Any] = {
 """The package's classes by what config.json calls `model_type`."""
 
 
+def forget_hooks(network: Any) -> None:
+    """Remove the hooks that the package leaves in a model after its first call.
+
+    They are local functions, which can't be pickled. The next call installs them again.
+    """
+    for module in network.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if "output_capturing_hook" in getattr(hook, "__qualname__", ""):
+                del module._forward_hooks[key]
+        if "_output_capturing_hooks_installed" in vars(module):
+            module._output_capturing_hooks_installed = False
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A model, ready to use.
