@@ -16,7 +16,7 @@ from neuralcodec.quantize import ResidualVectorQuantizer
 from neuralcodec.tiny import checkpoint
 from neuralcodec.tiny.codec import Tiny
 from neuralcodec.tiny.model import TinyConfig, TinyModel
-from neuralcodec.tiny.training.spectra import HOP, analyse, compress, expand, synthesise
+from neuralcodec.tiny.spectra import HOP, analyse, compress, expand, synthesise
 
 SMALL = TinyConfig(
     num_codebooks=4,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from neuralcodec.core import plugins
 from neuralcodec.core.names import unknown
-from neuralcodec.core.tokens import nominal_rates
+from neuralcodec.core.rates import nominal_rates
 
 RVQ_SUFFIX = "+rvq"
 """After the name of a latent codec: with our residual vector quantizer on its latents."""

@@ -1,56 +1,53 @@
-"""Tokens: the codes of a clip. The one place of the program that turns codes into rates.
+"""Tokens: the codes of a batch of clips, and all that is needed to count and decode them.
 
 A codec at f frames/s with K codebooks of V entries costs f * K tokens/s and f * K * log2(V) bits/s.
 Codebooks may differ in size and, in multi-scale codecs such as SNAC (arXiv:2410.14411), in frame
-rate, so each has its own of both and the rates are sums over codebooks.
+rate, so each has its own of both and the rates are sums over codebooks. All rates of the program
+come from here.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-
-def nominal_rates(
-    frame_rates: Sequence[float], codebook_sizes: Sequence[int]
-) -> tuple[float, float]:
-    """Give tokens/s and kbit/s of codebooks with these frame rates (Hz) and sizes (entries).
-
-    Bits are counted at log2(V) a token, as the field does, also where V is no power of two.
-
-    >>> nominal_rates([50.0] * 4, [1024] * 4)
-    (200.0, 2.0)
-    """
-    bits = (rate * math.log2(size) for rate, size in zip(frame_rates, codebook_sizes, strict=True))
-    return math.fsum(frame_rates), math.fsum(bits) / 1000
+from neuralcodec.core import token_checks, token_files
+from neuralcodec.core.rates import nominal_rates
+from neuralcodec.core.token_checks import ClipShape
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tokens:
-    """The codes of one batch of equally long clips, with all that is needed to count them.
+    """The codes of a batch of clips.
 
     Rates are over the *padded* duration, frames / frame rate: a 10 ms clip costs a whole frame, and
-    the rates of a codec don't depend on the clip. Indexing starts at 0 in every codebook.
+    the rates of a codec don't depend on the clip. Codes start at 0 in every codebook. Two `Tokens`
+    are equal if all their values are, on whatever device.
 
     Attributes:
-        codes: `[B, K, T]` int64 in 0..V-1, or a tuple of `[B, T_k]`, one a codebook, where the
-            codebooks run at different frame rates.
-        frame_rates: Hz, one a codebook.
-        codebook_sizes: entries, one a codebook.
+        codes: `[B, K, T]` int64 in 0..V-1, or a tuple of `[B, T_k]`, one per codebook, where the
+            codebooks run at different frame rates. Clips shorter than the longest are padded with
+            zeros.
+        frame_rates: Hz, one per codebook; where each clip has rates of its own, those of all clips
+            together.
+        codebook_sizes: entries, one per codebook.
         sample_rate: of the audio, Hz.
-        num_samples: length of the audio before padding; decoding restores it.
-        side: whatever else a decoder needs (scales, packet sizes), by name.
-        side_bits: what `side` costs a clip, in bits; 0 where the field counts it as free.
+        num_samples: length of the audio before padding, of the longest clip; decoding restores it.
+        side: whatever else a decoder needs (scales, packet sizes) by name, `[B, ...]`.
+        side_bits: what `side` costs per clip, in bits; 0 if the literature does not count it.
+        clips: shape of each clip; None where all fill the arrays and are equally long.
 
     Raises:
         ValueError: if shapes, counts, rates or code values don't fit together.
 
     >>> tokens = Tokens.uniform(torch.zeros(1, 4, 100, dtype=torch.long), frame_rate=50,
     ...                         codebook_size=1024, sample_rate=16000, num_samples=32000)
-    >>> tokens.tokens_per_second, tokens.bitrate_kbps, tokens.duration
-    (200.0, 2.0, 2.0)
+    >>> tokens
+    Tokens(1 clip, 4 x 1024 at 50 Hz, 2 s, 200 tokens/s, 2 kbit/s)
     >>> tokens.prefix(1).bitrate_kbps
     0.5
     """
@@ -62,32 +59,7 @@ class Tokens:
     num_samples: int
     side: Mapping[str, Tensor] = field(default_factory=dict)
     side_bits: float = 0.0
-    clips: None = None
-
-    @classmethod
-    def batch(cls, parts):
-        if len(parts) == 1:
-            return parts[0]
-        return replace(
-            parts[0],
-            codes=torch.cat([p.codes for p in parts]),
-            side={k: torch.cat([p.side[k] for p in parts]) for k in parts[0].side},
-        )
-
-    def map_arrays(self, fn):
-        return replace(
-            self,
-            codes=fn(self.codes) if isinstance(self.codes, Tensor) else tuple(map(fn, self.codes)),
-            side={k: fn(v) for k, v in self.side.items()},
-        )
-
-    def __len__(self):
-        return self.batch_size
-
-    def __getitem__(self, i):
-        if not 0 <= i < len(self):
-            raise IndexError
-        return self.map_arrays(lambda a: a[i : i + 1])
+    clips: tuple[ClipShape, ...] | None = None
 
     @classmethod
     def uniform(
@@ -99,7 +71,7 @@ class Tokens:
         sample_rate: int,
         num_samples: int,
     ) -> "Tokens":
-        """Make tokens whose codebooks all share one frame rate (Hz) and one size.
+        """Return tokens whose codebooks all share one frame rate (Hz) and one size.
 
         Args:
             codes: `[B, K, T]` int64.
@@ -108,8 +80,7 @@ class Tokens:
             sample_rate: of the audio, Hz.
             num_samples: length of the audio before padding.
         """
-        if codes.ndim != 3:
-            raise ValueError(f"codes must be [B, K, T], got shape {tuple(codes.shape)}")
+        token_checks.check_array(codes)
         num_codebooks = codes.shape[1]
         return cls(
             codes,
@@ -119,44 +90,44 @@ class Tokens:
             num_samples=num_samples,
         )
 
+    @classmethod
+    def batch(cls, parts: Sequence["Tokens"]) -> "Tokens":
+        """Return one batch of the clips of several, in their order; lengths may differ.
+
+        Raises:
+            ValueError: if there is no part, or they differ in codebooks, sample rate or sides.
+        """
+        from neuralcodec.core.token_batches import batch
+
+        return batch(parts)
+
+    @classmethod
+    def concat(cls, parts: Sequence["Tokens"]) -> "Tokens":
+        """Return the parts one after the other in time, such as pieces cut by `crop`.
+
+        Raises:
+            ValueError: if there is no part, they differ in batch size, codebooks or sample rate,
+                have a side or clips of different lengths, or a part before the last does not fill
+                its frames, so that its padding would lie within the audio.
+        """
+        from neuralcodec.core.token_batches import concat
+
+        return concat(parts)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokens":
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is no such file.
+        """
+        return cls(**token_files.read(Path(path)))
+
     def __post_init__(self) -> None:
-        if isinstance(self.codes, Tensor) and self.codes.ndim != 3:
-            raise ValueError(f"codes must be [B, K, T], got shape {tuple(self.codes.shape)}")
-        streams = self.streams
-        if not len(streams) == len(self.frame_rates) == len(self.codebook_sizes):
-            raise ValueError(
-                f"{len(streams)} codebooks of codes, {len(self.frame_rates)} frame rates and "
-                f"{len(self.codebook_sizes)} codebook sizes: they must be equally many"
-            )
-        if not streams:
-            raise ValueError("tokens need at least one codebook, got none")
-        if self.sample_rate <= 0 or self.num_samples < 0:
-            raise ValueError(
-                f"sample_rate must be positive and num_samples not negative, "
-                f"got {self.sample_rate} and {self.num_samples}"
-            )
-        if not 0 <= self.side_bits < math.inf:
-            raise ValueError(f"side_bits must be finite and not negative, got {self.side_bits}")
-        for k, (stream, rate, size) in enumerate(
-            zip(streams, self.frame_rates, self.codebook_sizes, strict=True)
-        ):
-            if stream.ndim != 2 or stream.dtype != torch.int64:
-                raise ValueError(
-                    f"codes of codebook {k} must be int64 [B, T], "
-                    f"got {stream.dtype} {list(stream.shape)}"
-                )
-            if not (rate > 0 and math.isfinite(rate)) or size < 1:
-                raise ValueError(f"codebook {k} has frame rate {rate} Hz and {size} entries")
-            if stream.numel() and not 0 <= int(stream.min()) <= int(stream.max()) < size:
-                raise ValueError(
-                    f"codes of codebook {k} must lie in 0..{size - 1}, "
-                    f"got {int(stream.min())}..{int(stream.max())}"
-                )
-        if len({stream.shape[0] for stream in streams}) > 1:
-            raise ValueError(f"batch sizes differ: {[stream.shape[0] for stream in streams]}")
-        spans = [s.shape[1] / rate for s, rate in zip(streams, self.frame_rates, strict=True)]
-        if max(spans) - min(spans) > 1 / min(self.frame_rates) + 1e-9:
-            raise ValueError(f"codebooks span different times, in seconds: {spans}")
+        object.__setattr__(self, "frame_rates", tuple(map(float, self.frame_rates)))
+        object.__setattr__(self, "codebook_sizes", tuple(map(int, self.codebook_sizes)))
+        token_checks.check(self)
 
     @property
     def streams(self) -> tuple[Tensor, ...]:
@@ -174,58 +145,206 @@ class Tokens:
         return self.streams[0].shape[0]
 
     @property
+    def device(self) -> torch.device:
+        """Where the codes are."""
+        return self.streams[0].device
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Samples of each clip."""
+        return tuple(clip.num_samples for clip in self.shapes)
+
+    @property
+    def shapes(self) -> tuple[ClipShape, ...]:
+        """The shape of each clip, also where all are equal."""
+        if self.clips is not None:
+            return self.clips
+        frames = tuple(stream.shape[1] for stream in self.streams)
+        ends = {name: side.shape[-1] for name, side in self.side.items() if side.ndim > 1}
+        shape = ClipShape(
+            self.num_samples, frames, self.frame_rates, self.side_bits, tuple(sorted(ends.items()))
+        )
+        return (shape,) * self.batch_size
+
+    @property
     def duration(self) -> float:
-        """Length of the audio in seconds, without padding."""
+        """Length of the audio in seconds, without padding; of the longest clip."""
         return self.num_samples / self.sample_rate
 
     @property
     def padded_duration(self) -> float:
-        """Seconds that the frames span; at least `duration` for codecs that pad."""
-        return max(s.shape[1] / f for s, f in zip(self.streams, self.frame_rates, strict=True))
+        """Seconds that the frames of a clip span; at least `duration` for codecs that pad.
+
+        In a batch of clips of different lengths it is the mean, like `num_tokens` and `num_bits`,
+        so that their ratios are the rates of all clips together.
+        """
+        return self._mean(lambda clip: clip.seconds)
 
     @property
-    def num_tokens(self) -> int:
-        """Codes of one clip: the sum of T_k."""
-        return sum(stream.shape[1] for stream in self.streams)
+    def num_tokens(self) -> float:
+        """Codes per clip: the sum of T_k; the mean where clips differ in length."""
+        if self.clips is None:
+            return sum(stream.shape[1] for stream in self.streams)
+        return self._mean(lambda clip: sum(clip.frames))
 
     @property
     def num_bits(self) -> float:
-        """Bits of one clip: the sum of T_k * log2(V_k), and `side_bits`."""
-        pairs = zip(self.streams, self.codebook_sizes, strict=True)
-        return math.fsum(s.shape[1] * math.log2(size) for s, size in pairs) + self.side_bits
+        """Bits per clip: the sum of T_k * log2(V_k), and `side_bits`; the mean likewise."""
+        return self._mean(lambda clip: clip.bits(self.codebook_sizes))
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens of one clip per second of padded audio: the sum of the frame rates."""
+        """Tokens per second of padded audio: the sum of the frame rates."""
         return nominal_rates(self.frame_rates, self.codebook_sizes)[0]
 
     @property
     def bitrate_kbps(self) -> float:
-        """Kilobits of one clip per second of padded audio, `side_bits` included.
+        """Kilobits per second of padded audio, `side_bits` included.
 
         Infinite if there are side bits and no frame.
         """
         seconds, side = self.padded_duration, 0.0
-        if self.side_bits:
-            side = self.side_bits / seconds / 1000 if seconds else math.inf
+        bits = self._mean(lambda clip: clip.side_bits)
+        if bits:
+            side = bits / seconds / 1000 if seconds else math.inf
         return nominal_rates(self.frame_rates, self.codebook_sizes)[1] + side
 
     def prefix(self, num_codebooks: int) -> "Tokens":
-        """Keep the first `num_codebooks` codebooks, 1..K; for nested quantizers a coarser coding.
+        """Return the first `num_codebooks` codebooks, 1..K; of nested codes a coarser coding.
 
         Raises:
             ValueError: if `num_codebooks` is outside 1..K.
         """
         if not 1 <= num_codebooks <= self.num_codebooks:
             raise ValueError(f"num_codebooks must be 1..{self.num_codebooks}, got {num_codebooks}")
+        kept = slice(num_codebooks)
+        clips = self.clips and tuple(
+            replace(clip, frames=clip.frames[kept], frame_rates=clip.frame_rates[kept])
+            for clip in self.clips
+        )
         return replace(
             self,
-            codes=self.codes[:, :num_codebooks]
-            if isinstance(self.codes, Tensor)
-            else self.codes[:num_codebooks],
-            frame_rates=self.frame_rates[:num_codebooks],
-            codebook_sizes=self.codebook_sizes[:num_codebooks],
+            codes=self.codes[:, kept] if isinstance(self.codes, Tensor) else self.codes[kept],
+            frame_rates=self.frame_rates[kept],
+            codebook_sizes=self.codebook_sizes[kept],
+            clips=clips,
         )
+
+    def crop(self, start: float = 0.0, stop: float | None = None) -> "Tokens":
+        """Return the frames that overlap `start`..`stop` seconds, whole.
+
+        The first frame kept is the one in which `start` lies, the last the one before or in which
+        `stop` lies; codebooks of different frame rates are cut at frames of the slowest. The new
+        audio begins with the first frame kept and ends with the last, or with the clip.
+
+        Args:
+            start: seconds, 0 or more.
+            stop: seconds, above `start`; None for the end of the clip.
+
+        Raises:
+            ValueError: if nothing is left, the tokens have a side, or clips differ in length.
+        """
+        from neuralcodec.core.token_batches import crop
+
+        return crop(self, start, stop)
+
+    def map_arrays(self, change: Callable[[Tensor], Tensor]) -> "Tokens":
+        """Return tokens with all codes, `[B, K, T]` or each `[B, T_k]`, and all sides changed."""
+        codes = self.codes
+        return replace(
+            self,
+            codes=change(codes) if isinstance(codes, Tensor) else tuple(map(change, codes)),
+            side={name: change(value) for name, value in self.side.items()},
+        )
+
+    def to(self, device: torch.device | str) -> "Tokens":
+        """Return the tokens with codes and sides on a device."""
+        return self.map_arrays(lambda array: array.to(device))
+
+    def numpy(self) -> Any:
+        """Return the codes as an array `[B, K, T]`, or a tuple of `[B, T_k]`."""
+        if isinstance(self.codes, Tensor):
+            return self.codes.cpu().numpy()
+        return tuple(stream.cpu().numpy() for stream in self.codes)
+
+    def unpad(self, wav: Tensor) -> list[Tensor]:
+        """Return decoded audio `[B, C, T]` as clips `[C, T_i]` without the zeros that fill it up.
+
+        Raises:
+            ValueError: if it has another batch size or is shorter than the longest clip.
+        """
+        if len(wav) != len(self) or wav.shape[-1] < self.num_samples:
+            raise ValueError(
+                f"wav must be [{len(self)}, C, {self.num_samples}], got {list(wav.shape)}"
+            )
+        return [clip[..., :length] for clip, length in zip(wav, self.lengths, strict=True)]
+
+    def save(self, path: str | Path) -> None:
+        """Write the tokens to a safetensors file, which is then there whole, or as it was before.
+
+        A file of tokens that stands alone, with the codec's name and a few bytes of header, is
+        written by `neuralcodec.bitstream`.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        token_files.write(Path(path), self)
+
+    def __len__(self) -> int:
+        return self.batch_size
+
+    def __iter__(self) -> Iterator["Tokens"]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int | slice) -> "Tokens":
+        """Return one clip of the batch without padding, or for a slice several."""
+        from neuralcodec.core.token_batches import select
+
+        return select(self, index)
+
+    def _mean(self, of: Callable[[ClipShape], float]) -> float:
+        clips = self.clips or self.shapes[:1] or (self._empty(),)
+        values = [of(clip) for clip in clips]
+        return values[0] if len(set(values)) == 1 else math.fsum(values) / len(values)
+
+    def _empty(self) -> ClipShape:
+        frames = tuple(stream.shape[1] for stream in self.streams)
+        return ClipShape(self.num_samples, frames, self.frame_rates, self.side_bits, ())
+
+    def _scalars(self) -> tuple[Any, ...]:
+        return (
+            self.frame_rates,
+            self.codebook_sizes,
+            self.sample_rate,
+            self.num_samples,
+            self.side_bits,
+            self.clips,
+            isinstance(self.codes, Tensor),
+            tuple(stream.shape for stream in self.streams),
+            tuple(sorted(self.side)),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tokens):
+            return NotImplemented
+        if self._scalars() != other._scalars():
+            return False
+        pairs = list(zip(self.streams, other.streams, strict=True))
+        pairs += [(self.side[name], other.side[name]) for name in self.side]
+        return all(token_checks.same(one, two) for one, two in pairs)
+
+    def __hash__(self) -> int:
+        return hash(self._scalars())
+
+    def __repr__(self) -> str:
+        from neuralcodec.core.cards import tokens_line
+
+        return tokens_line(self)
+
+    def _repr_html_(self) -> str:
+        from neuralcodec.core.cards import tokens_card
+
+        return tokens_card(self)
 
 
 def stack(*parts: Tokens) -> Tokens:
@@ -236,7 +355,8 @@ def stack(*parts: Tokens) -> Tokens:
 
     Raises:
         ValueError: if there is no part, or the parts differ in batch size, or in duration by more
-            than a sample at the lowest sample rate, or a name stands in the `side` of two of them.
+            than a sample at the lowest sample rate, or a name stands in the `side` of two of them,
+            or their clips differ in length.
 
     >>> acoustic = Tokens.uniform(torch.zeros(1, 8, 75, dtype=torch.long), frame_rate=75,
     ...                           codebook_size=1024, sample_rate=24000, num_samples=24000)
@@ -247,6 +367,8 @@ def stack(*parts: Tokens) -> Tokens:
     """
     if not parts:
         raise ValueError("stack needs at least one Tokens, got none")
+    if any(part.clips is not None for part in parts):
+        raise ValueError("stack takes batches of equally long clips: stack them one by one")
     durations = [part.duration for part in parts]
     # Resampling rounds a length up to whole samples, so the same audio may differ by almost one.
     if max(durations) - min(durations) > 1 / min(part.sample_rate for part in parts):

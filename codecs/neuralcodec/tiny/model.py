@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from neuralcodec.quantize import ResidualVectorQuantizer, Training
 from neuralcodec.tiny.layers import Block, fold_time, unfold_time
-from neuralcodec.tiny.training.spectra import BINS, HOP, analyse, compress, expand, synthesise
+from neuralcodec.tiny.spectra import BINS, HOP, analyse, compress, expand, synthesise
 
 SAMPLE_RATE = 16000
 """Hz that all tiny codecs work at."""
