@@ -501,6 +501,39 @@ class Inferring(Toy):
             return super().decode(tokens)
 
 
+class Mixing(Toy):
+    line = "lengths"
+
+    def encode(
+        self,
+        wav: Tensor | Sequence[Tensor],
+        num_codebooks: int | None = None,
+        *,
+        lengths: Sequence[int] | Tensor | None = None,
+    ) -> Tokens:
+        if isinstance(wav, list):  # the longest decides of what all are padded with
+            level = max(float(clip.abs().max()) for clip in wav)
+            return Tokens.batch([super().encode(clip * level, num_codebooks) for clip in wav])
+        return super().encode(wav, num_codebooks, lengths=lengths)
+
+
+class Halved(Toy):
+    line = "autocast"
+
+    def smooth(self, y: Tensor) -> Tensor:
+        weights = torch.tensor(self.kernel)[None]
+        padded = torch.nn.functional.pad(y, (1, 1)).unfold(-1, 3, 1)
+        return (padded @ weights.mT)[..., 0]  # a product that autocast does in half precision
+
+
+class Unpicklable(Toy):
+    line = "copies"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hook = lambda: None
+
+
 BROKEN = [each for each in Toy.__subclasses__() if each is not CausalToy]
 BROKEN += CausalToy.__subclasses__()
 
@@ -562,7 +595,7 @@ def test_rates_are_those_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_is_no_codec_is_refused() -> None:
-    with pytest.raises(ValueError, match="object is neither a Codec nor a LatentCodec"):
+    with pytest.raises(ValueError, match="must be a Codec, got object"):
         run(object())
 
 

@@ -227,7 +227,8 @@ def test_a_batch_has_a_stream_for_each_clip(kind: type[Any]) -> None:
     tokens = codec.encode(wav)
     for clip, own in zip(wav, tokens, strict=True):
         assert own == codec.encode(clip)
-    assert tokens[0].bitrate_kbps > tokens[1].bitrate_kbps  # of silence nothing much is sent
+    if kind is not Mp3:  # at a constant rate
+        assert tokens[0].bitrate_kbps > 2 * tokens[1].bitrate_kbps
     assert torch.equal(codec.decode(tokens)[:1], codec.decode(codec.encode(wav[:1])))
 
 
@@ -265,7 +266,7 @@ def _bytes(codes: Tensor, sizes: list[int], *, rate: int = 16000, samples: int =
 def test_refuses_broken_tokens(kind: type[Any]) -> None:
     codec: Codec = kind()
     garbage = torch.randint(128, 256, (1, 1, 90), generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match="tokens of 8000 Hz audio.* not of .* 16000 Hz"):
+    with pytest.raises(ValueError, match=r"tokens of 8000 Hz audio.* not of .* 16000 Hz"):
         codec.decode(_bytes(garbage, [90], rate=8000))
     with pytest.raises(ValueError, match="sum to the 90 codes, got 2 of sum 80"):
         codec.decode(_bytes(garbage, [40, 40]))

@@ -187,8 +187,11 @@ def _encode_chunks(codec: Codec, wav: Tensor, size: int, num_codebooks: int | No
 def _decode_chunks(codec: Codec, tokens: Tokens, size: int) -> Tensor:
     arrays, units = _arrays(tokens), _units(codec, tokens)
     hop, wav = _sight(codec).hop, _Joined(tokens.num_samples)
-    # Codes may be too few for the audio: what the last chunk lacks is the codec's to judge.
     frames = min(map(_frames, (array.shape[-1] for array in arrays), units))
+    if frames * hop < tokens.num_samples:
+        raise ValueError(
+            f"the codes decode to {frames * hop} samples, {tokens.num_samples} were encoded"
+        )
     for chunk in _chunks(min(frames, _frames(tokens.num_samples, hop)), size, _sight(codec).decode):
         seen = [array[..., chunk.seen(unit)] for array, unit in zip(arrays, units, strict=True)]
         length = len(range(tokens.num_samples)[chunk.seen(hop)])
