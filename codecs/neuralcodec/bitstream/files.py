@@ -190,7 +190,9 @@ def _read_blocks(
             blocks[block] = _read_part(stream, size, where, seed + 1 + block)
         except BitstreamError as error:
             if not repair:
-                raise BitstreamError(f"{error}; repair loses only what is damaged") from error
+                raise BitstreamError(
+                    f"{error}; decode --repair, or repair=True, keeps the rest"
+                ) from error
             damage.append(str(error))
             if isinstance(error, Ended):
                 break

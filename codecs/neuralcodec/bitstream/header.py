@@ -239,7 +239,7 @@ class Header:
                 f"more are allowed"
             )
 
-    @property
+    @cached_property
     def books(self) -> tuple[Books, ...]:
         """Runs of codebooks of all clips, in the order of the file."""
         return tuple(books for clip in self.clips for books in clip.books)

@@ -207,7 +207,9 @@ class Books:
         check_range("the frames of a codebook", self.frames, 0, MAX_COUNT)
         low, high = _FRAME_RATES
         if not low <= self.frame_rate <= high:
-            raise BitstreamError(f"a frame rate must be {low:g}..{high:g} Hz, got {self.frame_rate}")
+            raise BitstreamError(
+                f"a frame rate must be {low:g}..{high:g} Hz, got {self.frame_rate}"
+            )
 
     @property
     def width(self) -> int:

@@ -112,7 +112,7 @@ def _with_whole_packets(tokens: Tokens, cuts: Sequence[range]) -> tuple[Tokens, 
     ]
     if all(is_lost):
         raise BitstreamError("no packet is intact: nothing is left to repair")
-    packets = list(tokens.streams[0][0].split(sizes))
+    packets = list(torch.split(tokens.streams[0][0], sizes))
     last = packets[is_lost.index(False)]
     for place, lost in enumerate(is_lost):
         last = packets[place] = last if lost else packets[place]

@@ -58,7 +58,7 @@ def fit(
     count = len(wav)
     repeated = f"repeated for the {channels} of {codec}"
     if mode is Channels.EACH and count > 1:
-        clips = [channel.expand(channels, -1) for channel in wav.split(1)]
+        clips = [channel.expand(channels, -1) for channel in wav]
         said = f"each of the {count} channels of {name} is {repeated}"
         return clips, said if channels > 1 else ""
     if count == channels:

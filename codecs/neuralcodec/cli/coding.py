@@ -52,7 +52,9 @@ def _load(name: str, settings: Mapping[str, Any]) -> "Codec":
 
 def _inputs(source: str, settings: Mapping[str, Any]) -> list[str | int]:
     """Return what a command reads: its input, and files that settings name."""
-    named: list[str | int] = [value for value in settings.values() if isinstance(value, str)]
+    named: list[str | int] = [
+        value for value in settings.values() if isinstance(value, str) and Path(value).is_file()
+    ]
     if source != _STANDARD:
         return [source, *named]
     try:

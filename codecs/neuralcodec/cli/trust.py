@@ -27,28 +27,31 @@ def _is_built_in(name: str) -> bool:
     return name.removesuffix(RVQ_SUFFIX) in REGISTRY
 
 
-def _is_registered(name: str) -> bool:
-    """Return whether a codec is built in or an entry point of an installed distribution."""
-    from neuralcodec.core.codec import RVQ_SUFFIX
-
-    plain = name.removesuffix(RVQ_SUFFIX)
-    return _is_built_in(name) or any(point.name == plain for point in entry_points(group=_CODECS))
-
-
 def check_name(named: str, given: str | None) -> None:
     """Raise ValueError unless the codec that a file names may be imported.
 
+    That is one that is built in or an entry point of an installed distribution, or that the user
+    names too.
+
     Args:
         named: by the file.
-        given: by the user, who trusts it; None for none.
+        given: by the user; None for none.
     """
+    from neuralcodec.core.codec import RVQ_SUFFIX
+    from neuralcodec.core.names import unknown
+    from neuralcodec.core.registry import REGISTRY
+
     if given is not None and given != named:
         raise ValueError(f"the file is of codec {named!r}, not of --codec {given}")
-    if given is None and ":" in named or not _is_registered(named) and given is None:
+    if given is None and ":" in named:
         raise ValueError(
-            f"the file names the codec {named!r}, which is not installed here as a codec; if you "
-            f"trust it, --codec {named} imports it"
+            f"the file names the codec {named!r}, whose code decoding would import; if you trust "
+            f"it, say so with --codec {named}"
         )
+    plain = named.removesuffix(RVQ_SUFFIX)
+    known = {*REGISTRY, *(point.name for point in entry_points(group=_CODECS))}
+    if ":" not in named and plain not in known:
+        raise unknown("codec", plain, known)
 
 
 def names_files(name: str, settings: Mapping[str, Any]) -> list[str]:
