@@ -9,6 +9,7 @@ byte by byte. `recording.codec` may name code to import: load it only from files
 trust.
 """
 
+from neuralcodec.bitstream.fields import BitstreamError
 from neuralcodec.bitstream.files import (
     Info,
     Recording,
@@ -20,7 +21,7 @@ from neuralcodec.bitstream.files import (
     write,
 )
 from neuralcodec.bitstream.header import Header, Layout, Origin
-from neuralcodec.bitstream.packing import BitstreamError, Books
+from neuralcodec.bitstream.packing import Books
 from neuralcodec.bitstream.settings import Setting, carried
 from neuralcodec.core.files import put
 

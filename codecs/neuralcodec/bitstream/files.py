@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neuralcodec.bitstream.fields import BitstreamError, Ended, take
 from neuralcodec.bitstream.header import (
     CHECKSUM,
     MAGIC,
@@ -28,14 +29,7 @@ from neuralcodec.bitstream.header import (
     read_header,
     write_header,
 )
-from neuralcodec.bitstream.packing import (
-    BitstreamError,
-    Codes,
-    Ended,
-    pack_codes,
-    take,
-    unpack_codes,
-)
+from neuralcodec.bitstream.packing import Codes, pack_codes, unpack_codes
 from neuralcodec.bitstream.repair import Span, fill, lost_runs, mend, span
 from neuralcodec.bitstream.settings import Setting
 from neuralcodec.core.files import Target, put

@@ -11,21 +11,17 @@ from itertools import groupby
 from typing import BinaryIO
 
 from neuralcodec.bitstream import settings as rules
-from neuralcodec.bitstream.packing import (
-    MAX_CODEBOOKS,
-    MAX_COUNT,
+from neuralcodec.bitstream.fields import (
     BitstreamError,
-    Books,
     Ended,
     Fields,
-    SideField,
     check_range,
-    describe,
     float64,
     take,
     text,
     varint,
 )
+from neuralcodec.bitstream.packing import MAX_CODEBOOKS, MAX_COUNT, Books, SideField, describe
 from neuralcodec.bitstream.settings import Setting
 from neuralcodec.core.tokens import Tokens, nominal_rates
 

@@ -11,8 +11,9 @@ from itertools import accumulate, pairwise
 
 import torch
 
+from neuralcodec.bitstream.fields import BitstreamError
 from neuralcodec.bitstream.header import Header
-from neuralcodec.bitstream.packing import BitstreamError, Codes
+from neuralcodec.bitstream.packing import Codes
 from neuralcodec.core.tokens import Tokens
 
 Span = tuple[float, float]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from neuralcodec.bitstream.packing import BitstreamError, check_range
+from neuralcodec.bitstream.fields import BitstreamError, check_range
 
 Setting = bool | int | float | str
 """Type of a setting in a file."""
