@@ -1,71 +1,84 @@
 """`neuralcodec encode | decode | info`: audio to a small file of tokens and back."""
 
-import hashlib
-import inspect
 import io
 import math
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from neuralcodec.cli.channels import Channels, fit
 from neuralcodec.cli.settings import build, parse, text_of
 
-if TYPE_CHECKING:  # commands import what they need when they run: others then start at once
+if TYPE_CHECKING:  # commands import what they need when they run, so that others start at once
     from torch import Tensor
 
-    from neuralcodec.bitstream import Header, Info
+    from neuralcodec.bitstream import Header, Info, Recording
     from neuralcodec.core.codec import Codec
 
 _STANDARD = "-"
 """In place of a file: standard input or output."""
 
+_DEFAULT = "tiny_50hz"
+"""A codec whose weights come with the package."""
+
+_LOST = 3
+"""Exit status of `decode --repair` where audio was written, but some of it is lost."""
+
+_FADE_SECONDS = 0.005
+"""At either end of lost audio, within it."""
+
 _Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Setting of the codec; may be given again."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Setting of the codec; may be repeated."),
 ]
+_Force = Annotated[bool, typer.Option("--force", help="Replace OUT, whatever it is.")]
 
 
-def _names_files(name: str) -> list[str]:
-    """List the settings of a codec whose types tell that they may name a file."""
-    from neuralcodec.core.loading import find
-    from neuralcodec.core.registry import RVQ_SUFFIX
-
-    parts: list[Any] = [find(name.removesuffix(RVQ_SUFFIX))]
-    if name.endswith(RVQ_SUFFIX):
-        from neuralcodec.latent import requantized
-
-        parts.append(requantized.load)
-    parameters = [each for part in parts for each in inspect.signature(part).parameters.values()]
-    return [each.name for each in parameters if "Path" in str(each.annotation)]
-
-
-def _load(name: str, settings: Mapping[str, Any]) -> "Codec":
-    from neuralcodec.core import codec as codecs
-
-    built = build(name, settings)
-    if not isinstance(built, codecs.Codec):
-        raise ValueError(
-            f"{name!r} has no codebooks of its own; {name + codecs.RVQ_SUFFIX!r} puts our "
-            f"quantizer in its latents"
-        )
-    return built
+def _inputs(source: str, settings: Mapping[str, Any]) -> list[str | int]:
+    """Return what a command reads: its input, and files that settings name."""
+    named: list[str | int] = [
+        value for value in settings.values() if isinstance(value, str) and Path(value).is_file()
+    ]
+    if source != _STANDARD:
+        return [source, *named]
+    try:
+        return [sys.stdin.fileno(), *named]
+    except io.UnsupportedOperation:  # a test's own standard input is no file
+        return named
 
 
-def _digest(codec: "Codec", settings: Mapping[str, Any]) -> str:
-    """Hash codebooks that were fitted or given, "" where they are the published ones."""
-    from neuralcodec.core.registry import RVQ_SUFFIX
+def _output(
+    target: str,
+    inputs: Sequence[str | int],
+    force: bool,
+    *,
+    ours: Callable[[Path], bool] | None = None,
+    endings: Sequence[str] = (),
+) -> Path | None:
+    """Check that a file can be written, before the work is done; None for standard output."""
+    from neuralcodec.core.files import check_output
 
-    if not codec.name.endswith(RVQ_SUFFIX) and settings.get("weights") is None:
-        return ""
-    codebooks = getattr(getattr(codec, "rvq", None), "codebooks", None)
-    if codebooks is None:
-        return ""
-    numbers = codebooks.detach().cpu().numpy().astype("<f4")
-    return hashlib.sha256(numbers.tobytes()).hexdigest()[:16]
+    if target == _STANDARD:
+        return None
+    if endings and Path(target).suffix.lower() not in endings:
+        raise ValueError(f"can write {' and '.join(endings)}, not {Path(target).name!r}")
+    return check_output(target, inputs, force=force, ours=ours)
+
+
+def _put(target: Path | None, contents: bytes) -> None:
+    from neuralcodec.core.files import put
+
+    put(sys.stdout.buffer if target is None else target, contents)
+    sys.stdout.buffer.flush()
+
+
+def _say(message: str, target: Path | None) -> None:
+    """Print a line, to standard error if the output is on standard output."""
+    typer.echo(message, err=target is None)
 
 
 def _read_audio(source: str) -> "tuple[Tensor, int]":
@@ -79,34 +92,6 @@ def _read_audio(source: str) -> "tuple[Tensor, int]":
         return audio.read(path)
 
 
-def _put(target: str, contents: bytes) -> None:
-    from neuralcodec import bitstream
-
-    if target != _STANDARD:
-        bitstream.put(target, contents)
-        return
-    sys.stdout.buffer.write(contents)
-    sys.stdout.buffer.flush()
-
-
-def _check_target(target: str, endings: Sequence[str] = ()) -> None:
-    """See that a file can be written, before the work is done."""
-    path = Path(target)
-    if target == _STANDARD:
-        return
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} to write {path.name!r} in")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: give the name of a file")
-    if endings and path.suffix.lower() not in endings:
-        raise ValueError(f"can write {' and '.join(endings)}, not {path.name!r}")
-
-
-def _say(message: str, target: str) -> None:
-    """Print a line, to where it doesn't mix with what is written."""
-    typer.echo(message, err=target == _STANDARD)
-
-
 def _within_full_scale(wav: "Tensor") -> "Tensor":
     peak = float(wav.abs().max())
     if peak <= 1:
@@ -115,15 +100,8 @@ def _within_full_scale(wav: "Tensor") -> "Tensor":
     return wav / peak
 
 
-def _fit_channels(wav: "Tensor", channels: int) -> "Tensor":
-    """Keep `[C, T]`, or mix it down and repeat it."""
-    from neuralcodec.core.audio import mix_down
-
-    return wav if wav.shape[0] == channels else mix_down(wav).expand(channels, -1)
-
-
 def _beam_setting(name: str, beam_width: int | None) -> dict[str, int]:
-    """Give the setting that makes a codec encode with a beam."""
+    """Return the setting that makes a codec encode with a beam search."""
     from neuralcodec.core.loading import settings_of
     from neuralcodec.core.registry import RVQ_SUFFIX
 
@@ -137,83 +115,121 @@ def _beam_setting(name: str, beam_width: int | None) -> dict[str, int]:
 def encode(
     source: Annotated[str, typer.Argument(metavar="IN", help="Audio file; - reads stdin.")],
     target: Annotated[str, typer.Argument(metavar="OUT", help="File to write; - for stdout.")],
-    codec: Annotated[str, typer.Option(help="Name, as `neuralcodec list` has it, or NAME+rvq.")],
-    num_codebooks: Annotated[int | None, typer.Option(help="How many of the first; all.")] = None,
-    beam_width: Annotated[
-        int | None, typer.Option(help="Of a beam search; more is better.")
+    codec: Annotated[
+        str, typer.Option(help="Name, as in `neuralcodec list`, or NAME+rvq.")
+    ] = _DEFAULT,
+    num_codebooks: Annotated[
+        int | None, typer.Option(help="Use only the first ones; default all.")
     ] = None,
+    beam_width: Annotated[
+        int | None, typer.Option(help="Of a beam search; wider is better and slower.")
+    ] = None,
+    channels: Annotated[
+        Channels,
+        typer.Option(help="Mix down to the codec's channels, or code each channel on its own."),
+    ] = Channels.MIX,
     setting: _Set = None,
+    force: _Force = False,
 ) -> None:
-    """Encode audio of any rate and channels to a file of tokens."""
+    """Encode audio of any sample rate and number of channels to a file of tokens.
+
+    OUT may replace a file of tokens; anything else only with --force, and the input never.
+    """
     from neuralcodec import bitstream
+    from neuralcodec.cli.trust import names_files
     from neuralcodec.core import audio, chunks
 
     given = parse(setting)
-    _check_target(target)
-    built = _load(codec, {**given, **_beam_setting(codec, beam_width)})
-    settings, needs = bitstream.carried(given, _names_files(codec))
+    path = _output(target, _inputs(source, given), force, ours=bitstream.is_recording)
+    built = build(codec, {**given, **_beam_setting(codec, beam_width)})
+    settings, needs = bitstream.carried(given, names_files(codec, given))
     wav, rate = _read_audio(source)
     origin = bitstream.Origin(rate, *wav.shape)
-    wav = audio.resample(_fit_channels(wav, built.channels), rate, built.sample_rate)
-    tokens = chunks.encode(built, _within_full_scale(wav)[None], num_codebooks=num_codebooks)
+    name = "standard input" if source == _STANDARD else Path(source).name
+    clips, said = fit(wav, built.channels, channels, name, codec)
+    if said:
+        typer.echo(said, err=True)
+    wav = audio.resample(_stack(clips), rate, built.sample_rate)  # [clips, channels, T]
+    # One after the other, so that memory does not grow with their number.
+    tokens = [
+        chunks.encode(built, clip[None], num_codebooks=num_codebooks)
+        for clip in _within_full_scale(wav)
+    ]
     contents = bitstream.dumps(
         tokens,
         codec=codec,
         settings=settings,
         needs=needs,
         origin=origin,
-        digest=_digest(built, given),
+        digest=built.digest,
     )
-    _put(target, contents)
+    _put(path, contents)
+    seconds = tokens[0].duration
+    apart = f"{len(tokens)} channels, " if len(tokens) > 1 else ""
     _say(
-        f"{codec}: {tokens.duration:.2f} s, {tokens.num_codebooks} codebooks, "
-        f"{tokens.num_tokens} tokens in {len(contents)} bytes, "
-        f"{len(contents) * 8 / tokens.duration / 1000:.3f} kbit/s",
-        target,
+        f"{codec}: {seconds:.2f} s, {apart}{tokens[0].num_codebooks} codebooks, "
+        f"{sum(each.num_tokens for each in tokens)} tokens in {len(contents)} bytes, "
+        f"{len(contents) * 8 / seconds / 1000:.3f} kbit/s",
+        path,
     )
 
 
-def _decoding_settings(header: "Header", given: Mapping[str, Any]) -> dict[str, Any]:
-    """Join the settings in a file with the user's, who must give those that name files."""
-    from neuralcodec.bitstream.settings import NAMES_FILES
+def _stack(clips: "list[Tensor]") -> "Tensor":
+    import torch
 
-    missing = sorted(set(header.needs) - given.keys())
-    if missing:
-        raise ValueError(
-            f"encoded with {', '.join(missing)} that a file doesn't carry; "
-            f"give {' '.join(f'--set {name}=...' for name in missing)}"
+    return torch.stack(clips)
+
+
+def _decode(codec: "Codec", recording: "Recording", codec_rate: bool) -> "tuple[Tensor, int]":
+    """Return audio `[C, T]` and its sample rate."""
+    import torch
+
+    from neuralcodec.core import audio, chunks
+
+    clips = [chunks.decode(codec, clip)[0].detach().cpu() for clip in recording.clips]
+    if len(clips) > 1:  # a codec of several channels was given each channel repeated
+        clips = [audio.mix_down(clip) for clip in clips]
+    wav, rate, origin = torch.cat(clips), codec.sample_rate, recording.header.origin
+    if origin and not codec_rate:
+        wav = audio.mix_down(wav) if origin.channels == 1 else wav
+        wav = audio.resample(wav, rate, origin.sample_rate)
+        wav, rate = audio.fit_length(wav, origin.num_samples), origin.sample_rate
+    return wav, rate
+
+
+def _silenced(wav: "Tensor", spans: "Sequence[tuple[float, float]]", rate: int) -> "Tensor":
+    """Silence spans, in seconds, of `wav [C, T]`, with a short fade within them."""
+    import torch
+
+    gain = torch.ones(wav.shape[-1])
+    for start, stop in spans:
+        first, last = math.floor(start * rate), math.ceil(stop * rate)
+        gain[first:last] = 0
+        fade = torch.linspace(1, 0, min(round(_FADE_SECONDS * rate), (last - first) // 2))
+        if first > 0:
+            gain[first : first + len(fade)] = fade
+        if last < len(gain):
+            gain[last - len(fade) : last] = fade.flip(0)
+    return wav * gain
+
+
+def _report_damage(recording: "Recording", target: str) -> None:
+    for fault in recording.damage:
+        typer.echo(fault, err=True)
+    spans = ", ".join(f"{start:.2f}-{stop:.2f} s" for start, stop in recording.lost)
+    total = math.fsum(stop - start for start, stop in recording.lost)
+    if recording.lost:
+        duration = recording.header.duration
+        typer.echo(
+            f"lost: {spans}; {total:.2f} of {duration:.2f} s are silent in {target}", err=True
         )
-    loose = set(_names_files(header.codec)) & header.settings.keys() - NAMES_FILES.keys()
-    if loose - given.keys():
-        raise ValueError(
-            f"the file sets {', '.join(sorted(loose))}, which may name something to load; "
-            f"give it with --set if you trust it"
-        )
-    return {**header.settings, **given}
 
 
-def _check_codec(codec: "Codec", header: "Header") -> None:
-    """Raise ValueError unless a codec's rates and sizes are those of a file."""
-    depth = header.num_codebooks
-    rates = codec.frame_rates[:depth] or header.frame_rates  # none: they depend on the clip
-    same = (
-        codec.sample_rate == header.sample_rate
-        and codec.codebook_sizes[:depth] == header.codebook_sizes
-        and len(rates) == depth
-        and all(map(math.isclose, rates, header.frame_rates))
-    )
-    if not same:
-        raise ValueError(
-            f"the file holds {_books(header)} for audio at {header.sample_rate} Hz; "
-            f"{header.codec!r} with these settings has {codec.num_codebooks} of "
-            f"{codec.codebook_sizes[0]} entries at {codec.sample_rate} Hz, or other frame rates"
-        )
-
-
-def _write_audio(target: str, wav: "Tensor", sample_rate: int, subtype: str) -> None:
+def _write_audio(
+    target: Path | None, ending: str, wav: "Tensor", sample_rate: int, subtype: str
+) -> None:
     from neuralcodec.core import audio
 
-    ending = ".wav" if target == _STANDARD else Path(target).suffix.lower()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"audio{ending}"
         wav = wav if subtype == "FLOAT" else _within_full_scale(wav)
@@ -225,85 +241,99 @@ def decode(
     source: Annotated[str, typer.Argument(metavar="IN", help="File of tokens; - reads stdin.")],
     target: Annotated[str, typer.Argument(metavar="OUT", help=".wav or .flac; - writes WAV.")],
     setting: _Set = None,
+    codec: Annotated[
+        str | None,
+        typer.Option(help="The codec that IN names, if it is no installed one and you trust it."),
+    ] = None,
     codec_rate: Annotated[
-        bool, typer.Option("--codec-rate", help="Leave rate and channels as the codec has them.")
+        bool, typer.Option("--codec-rate", help="Keep the codec's sample rate and channels.")
     ] = False,
     subtype: Annotated[str, typer.Option(help="PCM_16, PCM_24, or FLOAT in WAV.")] = "PCM_16",
-    any_codebooks: Annotated[
-        bool, typer.Option("--any-codebooks", help="Take codebooks that were fitted otherwise.")
+    any_weights: Annotated[
+        bool, typer.Option("--any-weights", help="Accept other weights than those of encoding.")
     ] = False,
+    any_codebooks: Annotated[bool, typer.Option("--any-codebooks", hidden=True)] = False,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Decode what is intact; exit status 3 if audio is lost."),
+    ] = False,
+    force: _Force = False,
 ) -> None:
-    """Decode a file of tokens to audio of the original's rate and length."""
+    """Decode a file of tokens to audio of the original's sample rate, channels and length.
+
+    OUT is replaced only with --force if it exists, and IN never.
+    """
     from neuralcodec import bitstream
-    from neuralcodec.core import audio, chunks
+    from neuralcodec.cli import trust
 
     given = parse(setting)
-    _check_target(target, (".flac", ".wav"))
-    recording = bitstream.read(sys.stdin.buffer if source == _STANDARD else source)
-    header, origin = recording.header, recording.header.origin
-    settings = _decoding_settings(header, given)
-    codec = _load(header.codec, settings)
-    _check_codec(codec, header)
-    digest = _digest(codec, settings)
-    if header.digest not in ("", digest) and not any_codebooks:
-        raise ValueError(
-            f"encoded with codebooks {header.digest}, this codec has {digest or 'others'}: fitted "
-            f"on other audio, elsewhere or by another version; --any-codebooks decodes anyway"
-        )
-    wav = chunks.decode(codec, recording.tokens)[0].detach().cpu()
-    rate = codec.sample_rate
-    if origin and not codec_rate:
-        wav = audio.mix_down(wav) if origin.channels == 1 else wav
-        wav = audio.resample(wav, rate, origin.sample_rate)
-        wav, rate = audio.fit_length(wav, origin.num_samples), origin.sample_rate
-    _write_audio(target, wav, rate, subtype)
-    _say(f"{header.codec}: {wav.shape[-1] / rate:.2f} s at {rate} Hz", target)
+    path = _output(target, _inputs(source, given), force, endings=(".flac", ".wav"))
+    data = sys.stdin.buffer if source == _STANDARD else source
+    recording = bitstream.read(data, repair=repair)
+    header = recording.header
+    trust.check_name(header.codec, codec)
+    built = build(header.codec, trust.decoding_settings(header, given))
+    trust.check_codec(built, header)
+    if not (any_weights or any_codebooks):
+        trust.check_digest(built, header)
+    wav, rate = _decode(built, recording, codec_rate)
+    if recording.lost:
+        wav = _silenced(wav, recording.lost, rate)
+    ending = ".wav" if path is None else Path(target).suffix.lower()
+    _write_audio(path, ending, wav, rate, subtype)
+    _say(f"{header.codec}: {wav.shape[-1] / rate:.2f} s at {rate} Hz", path)
+    _report_damage(recording, "the output" if path is None else target)
+    if recording.lost:
+        raise typer.Exit(_LOST)
 
 
-def _books(header: "Header") -> str:
-    return " + ".join(f"{each.count} codebooks of {each.size} entries" for each in header.books)
+def _codebook_lines(header: "Header") -> list[tuple[str, str]]:
+    lines = []
+    for place, clip in enumerate(header.clips, 1):
+        where = f"channel {place}: " if len(header.clips) > 1 else ""
+        lines += [
+            (
+                "codebooks",
+                f"{where}{each.count} of {each.size} entries ({each.width} bits), "
+                f"{each.frame_rate:.6g} frames/s, {each.frames} frames",
+            )
+            for each in clip.books
+        ]
+        lines += [
+            ("side", f"{where}{each.name} {list(each.shape)}, {each.num_bytes} bytes")
+            for each in clip.side
+        ]
+    return lines
 
 
 def _lines(found: "Info") -> list[tuple[str, str]]:
     header, origin = found.header, found.header.origin
     payload = sum(map(header.block_bytes, range(header.num_blocks)))
     checks = found.num_bytes - found.header_bytes - header.side_bytes - payload
-    lines = [
+    original = ""
+    if origin:
+        channels = f"{origin.channels} channel{'s' * (origin.channels > 1)}"
+        channels += ", each coded on its own" if len(header.clips) > 1 else ""
+        original = f"{origin.num_samples} samples, {origin.sample_rate} Hz, {channels}"
+    return [
+        ("format", f"version {header.version}"),
         ("codec", header.codec),
         ("settings", " ".join(f"{key}={text_of(value)}" for key, value in header.settings.items())),
         ("needs", " ".join(f"--set {name}=..." for name in header.needs)),
-        ("quantizer", header.digest),
+        ("weights" if header.version > 1 else "codebooks", header.digest),
         (
             "audio",
             f"{header.duration:.3f} s, {header.num_samples} samples, {header.sample_rate} Hz",
         ),
-        ("original", ""),
-    ]
-    if origin:
-        channels = f"{origin.channels} channel{'s' * (origin.channels > 1)}"
-        original = f"{origin.num_samples} samples, {origin.sample_rate} Hz, {channels}"
-        lines[-1] = ("original", original)
-    lines += [
-        (
-            "codebooks",
-            f"{each.count} of {each.size} entries ({each.width} bits), "
-            f"{each.frame_rate:.6g} frames/s, {each.frames} frames",
-        )
-        for each in header.books
-    ]
-    lines += [
-        ("beside", f"{each.name} {list(each.shape)}, {each.num_bytes} bytes")
-        for each in header.side
-    ]
-    return [
-        *lines,
+        ("original", original),
+        *_codebook_lines(header),
         ("tokens/s", f"{math.fsum(header.frame_rates):.6g}"),
         ("nominal", f"{header.bitrate_kbps:.4g} kbit/s"),
         ("measured", f"{found.measured_kbps:.4g} kbit/s, of the whole file"),
         (
             "bytes",
             f"{found.num_bytes}: header {found.header_bytes}, codes {payload} in "
-            f"{header.num_blocks} block{'s' * (header.num_blocks > 1)}, beside "
+            f"{header.num_blocks} block{'s' * (header.num_blocks > 1)}, side "
             f"{header.side_bytes}, checksums {checks}",
         ),
     ]
@@ -312,7 +342,7 @@ def _lines(found: "Info") -> list[tuple[str, str]]:
 def info(
     source: Annotated[str, typer.Argument(metavar="FILE", help="File of tokens; - reads stdin.")],
 ) -> None:
-    """Show what a file of tokens says of itself; its codes stay unread."""
+    """Show what a file of tokens states about itself; its codes are not read."""
     from neuralcodec import bitstream
 
     found = bitstream.info(io.BytesIO(sys.stdin.buffer.read()) if source == _STANDARD else source)

@@ -1,13 +1,16 @@
-"""Settings of a codec on the command line: `--set KEY=VALUE`, as often as there are settings."""
+"""Settings of a codec on the command line: `--set KEY=VALUE`, one option per setting."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuralcodec.core.codec import Codec
 
 
 def scalar(text: str) -> Any:
-    """Read a value: a finite number, true, false or null in any case, or else the text itself.
+    """Return a value: a finite number; true, false or null in any case; or else the text itself.
 
     >>> [scalar(text) for text in ("12", "1.5", "False", "starter:fit", "nan", "")]
     [12, 1.5, False, 'starter:fit', 'nan', '']
@@ -15,25 +18,25 @@ def scalar(text: str) -> Any:
     plain = text.lower() if text.lower() in ("true", "false", "null") else text
     try:
         value = json.loads(plain)
-    except (ValueError, RecursionError):  # brackets without end are a text too
+    except (ValueError, RecursionError):  # endless brackets are a text too
         return text
     finite = not isinstance(value, float) or math.isfinite(value)
     return value if finite and not isinstance(value, list | dict | str) else text
 
 
 def text_of(value: object) -> str:
-    """Write a value as `scalar` reads it."""
+    """Return a value as the text that `scalar` reads."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def parse(pairs: Sequence[str] | None) -> dict[str, Any]:
-    """Read what was given with `--set`.
+    """Return the settings that were given with `--set`, by name.
 
     Args:
         pairs: such as "bits=12"; a value may be empty, a key may not.
 
     Raises:
-        ValueError: if one is no pair, or a key is given twice.
+        ValueError: if one is not a pair, or a key is given twice.
 
     >>> parse(["bitrate_kbps=32", "vbr=False"])
     {'bitrate_kbps': 32, 'vbr': False}
@@ -46,23 +49,23 @@ def parse(pairs: Sequence[str] | None) -> dict[str, Any]:
         if key in found:
             raise ValueError(f"--set {key} is given twice, as {found[key]!r} and {value!r}")
         found[key] = value
-    # A folder of weights may have a number as its name.
+    # A folder of weights may have a number as its name, such as a step of training.
     return {k: v if k.endswith("weights") else scalar(v) for k, v in found.items()}
 
 
-def build(codec: str, settings: Mapping[str, Any]) -> Any:
-    """Load a codec with settings that somebody typed.
+def build(codec: str, settings: Mapping[str, Any]) -> "Codec":
+    """Build a codec with settings from the command line.
 
     Raises:
-        ValueError, ImportError, OSError: as `neuralcodec.load`; ValueError too if a value is of a
-            kind that the codec can't work with, such as a word for a number.
+        ValueError, ImportError, OSError: as `neuralcodec.load`; ValueError also if a value has a
+            type that the codec does not accept, such as a word for a number.
     """
     from neuralcodec.core.loading import load
 
     try:
         return load(codec, **settings)
     except (TypeError, RuntimeError) as error:
-        if not settings:  # then it is no fault of theirs
+        if not settings:  # then they are not the cause
             raise
         shown = " ".join(f"{key}={text_of(value)}" for key, value in settings.items())
         said = str(error).partition("\n")[0]
