@@ -31,7 +31,7 @@ RVQ = ("--set", "num_codebooks=3", "--set", "codebook_size=16")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A second and a half of speech, 16 kHz, mono."""
     clip = next(clip for clip in clips("starter:test") if clip.kind == "speech")
-    wav, rate = clip.read(16000)
+    wav, rate = clip.read(16000), 16000
     path = tmp_path_factory.mktemp("speech") / "speech.wav"
     audio.write(path, wav[:, 8000:32000], rate)
     return path
@@ -390,7 +390,7 @@ def test_lyra_at_six_kbps_costs_six_kbps_and_sounds_as_the_codec_does(
     cli: Cli, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NEURALCODEC_WEIGHTS", str(shared / "models"))
-    wav = torch.cat([clip.read(16000)[0] for clip in clips("starter:test")[-4:]], dim=-1)
+    wav = torch.cat([clip.read(16000) for clip in clips("starter:test")[-4:]], dim=-1)
     audio.write(tmp_path / "x.wav", wav, 16000, subtype="FLOAT")
     options = ("--codec", "lyra_v2", "--num-codebooks", 30)
     assert cli("encode", tmp_path / "x.wav", tmp_path / "x.nct", *options).status == 0
