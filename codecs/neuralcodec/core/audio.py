@@ -150,13 +150,12 @@ def _check_tensor(wav: object, *, floating: bool = True) -> None:
         )
 
 
-def _whole_rate(rate: float) -> int:
+def _whole_rate(rate: object) -> int:
     """Return a sample rate as an int; 16000.0 is one, 16000.5 is not."""
-    if isinstance(rate, bool) or not isinstance(rate, Real):
+    value = float(rate) if isinstance(rate, Real) and not isinstance(rate, bool) else 0.0
+    if not (value > 0 and value.is_integer()):  # infinity is no integer, NaN is not above 0
         raise ValueError(f"sample rates must be positive whole numbers of Hz, got {rate!r}")
-    if not math.isfinite(rate) or rate <= 0 or rate != int(rate):
-        raise ValueError(f"sample rates must be positive whole numbers of Hz, got {rate} Hz")
-    return int(rate)
+    return int(value)
 
 
 def _to_pcm(samples: Tensor, bits: int) -> np.ndarray:

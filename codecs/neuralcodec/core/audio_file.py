@@ -36,6 +36,12 @@ _EXACT = {"aiff", "au", "caf", "flac", "w64", "wav", "wv"}
 _ROUNDED = {"asf", "matroska", "mov", "webm"}
 """Those whose header has a duration. Of others, such as ADTS, FFmpeg estimates the duration."""
 
+_NUMBERED = {"flac", "wv"}
+"""Those that number their frames by sample and have checksums."""
+
+_ROUNDING = 1e-7
+"""Seconds, far less than a sample."""
+
 _LOSSY = {"MP3", "OGG"}
 """libsndfile's names of formats that may count the encoder's delay and padding."""
 
@@ -113,9 +119,9 @@ def _open_av(path: Path) -> InputContainer:
 
 
 def _is_wav_without_samples(file: IO[bytes]) -> bool:
-    """Return whether the chunks of a WAV reach the end of the file, so that no samples follow.
+    """Return whether a WAV whose data chunk says 0 is empty: chunks follow up to its very end.
 
-    In a stream whose data chunk says 0 the samples stand where the next chunk is expected.
+    In a stream the samples follow instead.
     """
     end = file.seek(0, os.SEEK_END)
     place = 12  # after "RIFF", size, "WAVE"
@@ -126,15 +132,15 @@ def _is_wav_without_samples(file: IO[bytes]) -> bool:
             return False
         size = 0 if name == b"data" else size
         place += 8 + size + size % 2
-    return place >= end
+    return place in (end, end + 1)  # a last chunk of odd size may lack its padding
 
 
-def _has_samples(file: soundfile.SoundFile, path: Path) -> bool:
-    """Return whether libsndfile can read the samples; if not, FFmpeg may."""
+def _is_counted(file: soundfile.SoundFile, path: Path) -> bool:
+    """Return whether libsndfile knows how many samples there are; if not, FFmpeg may."""
     if file.frames == 0 and file.format in {"WAV", "WAVEX"}:
         with path.open("rb") as raw:
             return _is_wav_without_samples(raw)
-    return 0 < file.frames < _UNKNOWN
+    return bool(0 < file.frames < _UNKNOWN)
 
 
 def _promised_by_soundfile(file: soundfile.SoundFile) -> float | None:
@@ -159,9 +165,9 @@ def _promised_by_av(container: InputContainer) -> tuple[float | None, float]:
         return None, slack
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base), slack
-    alone = len(container.streams) == 1  # else it may be the duration of the pictures
-    known = alone and container.duration is not None
-    return (container.duration / av.time_base if known else None), slack
+    if container.duration is not None and len(container.streams) == 1:  # else it may be a video's
+        return container.duration / av.time_base, slack
+    return None, slack
 
 
 def _check_av(container: InputContainer) -> None:
@@ -170,25 +176,38 @@ def _check_av(container: InputContainer) -> None:
 
 
 def _decode_frames(container: InputContainer) -> tuple[list[av.AudioFrame], bool]:
-    """Decode what can be decoded, and return whether the end was damaged.
+    """Decode what can be decoded, and return whether the start or the end is damaged.
+
+    FFmpeg reports some damaged packets and drops others. Of formats whose frames are numbered by
+    sample, checksums are checked, and a gap in the numbers shows what was dropped.
 
     Raises:
-        ValueError: if something before the end is damaged.
+        ValueError: if something between is damaged.
     """
+    stream = container.streams.audio[0]
+    numbered = container.format.name in _NUMBERED
+    if numbered:
+        stream.codec_context.options = {"err_detect": "crccheck+explode"}
     resampler = av.AudioResampler(format="fltp")
     found: list[av.AudioFrame] = []
-    damage = None
-    for packet in container.demux(container.streams.audio[0]):
+    start, seconds, late, damage = 0.0, 0.0, 0.0, None
+    for packet in container.demux(stream):
         try:
             frames = packet.decode()
         except av.InvalidDataError as error:
             damage = damage or error
             continue
-        if frames and damage is not None:  # what is missing is not the end
-            seconds = sum(frame.samples / frame.sample_rate for frame in found)
-            raise ValueError(f"it is damaged after {seconds:.3f} s") from damage
-        found += [block for frame in frames for block in resampler.resample(frame)]
-    return found, damage is not None
+        for frame in frames:
+            if numbered and frame.time is not None:
+                start = start if found else frame.time
+                late = frame.time - start - seconds
+            if damage is not None or late > _ROUNDING:
+                raise ValueError(f"it is damaged after {seconds:.3f} s") from damage
+            seconds += frame.samples / frame.sample_rate
+            found += resampler.resample(frame)
+    if abs(late) > _ROUNDING:
+        raise ValueError(f"it is damaged: some of its first {seconds:.3f} s are missing")
+    return found, damage is not None or start > 0
 
 
 def _decode_av(path: Path, promised: float | None, *, malformed: bool) -> Decoded:
@@ -237,7 +256,7 @@ def decode(path: Path) -> Decoded:
         try:
             with _open_soundfile(path) as file:
                 promised = _promised_by_soundfile(file)
-                if _has_samples(file, path):
+                if _is_counted(file, path):
                     return _decode_soundfile(file, promised)
         except soundfile.LibsndfileError as error:
             malformed = error.code == _MALFORMED
@@ -255,7 +274,7 @@ def header(path: Path) -> AudioInfo:
     with _named(path):
         try:
             with _open_soundfile(path) as file:
-                if _has_samples(file, path):
+                if _is_counted(file, path):
                     return AudioInfo(int(file.samplerate), file.channels, file.frames)
         except (soundfile.LibsndfileError, TypeError):
             pass
