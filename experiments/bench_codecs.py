@@ -21,7 +21,7 @@ from torch import Tensor
 
 from neuralcodec import weights
 from neuralcodec.core import loading as codecs
-from neuralcodec.core.audio import mix_down, resample
+from neuralcodec.core.audio import resample
 from neuralcodec.core.registry import REGISTRY
 from neuralcodec.data import clips
 
@@ -42,7 +42,7 @@ def load(name: str) -> Any:
 
 def speech(codec: Any, seconds: float) -> Tensor:
     """Give `[1, C, T]` of real speech at the codec's rate."""
-    parts = [mix_down(clip.read(16000)[0]) for clip in clips("starter:test")]
+    parts = [clip.read(16000) for clip in clips("starter:test")]
     wav = torch.cat(parts, dim=-1)[:, : round(seconds * 16000)]
     wav = resample(wav, 16000, codec.sample_rate)
     return wav.expand(codec.channels, -1)[None].contiguous()

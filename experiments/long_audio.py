@@ -36,7 +36,7 @@ _MOST_GIB = 3.0
 
 def recording(minutes: int, sample_rate: int) -> Tensor:
     """Join the starter recordings, over and over, to wav `[1, T]`."""
-    parts = [audio.mix_down(clip.read(sample_rate)[0]) for clip in clips("starter")]
+    parts = [clip.read(sample_rate) for clip in clips("starter")]
     once = torch.cat(parts, dim=-1)
     length = minutes * _MINUTE * sample_rate
     return once.repeat(1, -(-length // once.shape[-1]))[:, :length]

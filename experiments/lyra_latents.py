@@ -67,7 +67,7 @@ def latents(clips: Sequence[Clip], weights: Path, cache: Path) -> Latents:
     if not path.exists():
         lyra = codecs.load("lyra_v2", weights=weights)
         parts = [
-            lyra.encode_latents(clip.read(lyra.sample_rate)[0][None])[0].T.numpy()
+            lyra.encode_latents(clip.read(lyra.sample_rate)[None])[0].T.numpy()
             for clip in tqdm(clips, desc="Lyra latents")
         ]
         cache.mkdir(parents=True, exist_ok=True)

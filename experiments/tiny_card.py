@@ -24,7 +24,7 @@ from neuralcodec.metrics import score
 from neuralcodec.tiny.codec import SHIPPED, Tiny
 from neuralcodec.tiny.model import SAMPLE_RATE
 from neuralcodec.tiny.training import recipe as recipes
-from neuralcodec.tiny.training.corpus import find, seconds_of
+from neuralcodec.tiny.training.corpus import find
 from neuralcodec.tiny.training.train import MODEL
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +44,7 @@ def asked(doc: str | None) -> argparse.Namespace:
 
 def speech(audio: str) -> list[torch.Tensor]:
     """Read the clips of speech of a folder, each `[1, T]`."""
-    return [clip.read(SAMPLE_RATE)[0] for clip in clips(audio) if clip.kind == "speech"]
+    return [clip.read(SAMPLE_RATE) for clip in clips(audio) if clip.kind == "speech"]
 
 
 def scores(
@@ -81,7 +81,7 @@ def heard(recipe: recipes.Recipe) -> str:
     rows = []
     for source in recipe.data.sources:
         found = find(source)
-        hours = sum(map(seconds_of, found)) / 3600
+        hours = sum(clip.duration for clip in found) / 3600
         kinds = ", ".join(sorted({clip.kind for clip in found}))
         without = ", ".join(source.exclude_speakers) or "-"
         rows.append([source.audio, kinds, hours, source.weight, without])

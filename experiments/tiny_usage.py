@@ -15,7 +15,6 @@ import torch
 from reporting import markdown_table, write_text
 
 from neuralcodec import load
-from neuralcodec.core.audio import mix_down
 from neuralcodec.core.registry import REGISTRY
 from neuralcodec.data import clips
 from neuralcodec.quantize import statistics
@@ -31,7 +30,7 @@ def speech(folder: Path, seconds: float) -> torch.Tensor:
     wanted = round(seconds * SAMPLE_RATE)
     parts, length = [], 0
     for clip in clips(folder):
-        parts.append(mix_down(clip.read(SAMPLE_RATE)[0])[0])
+        parts.append(clip.read(SAMPLE_RATE)[0])
         length += len(parts[-1])
         if length >= wanted:
             return torch.cat(parts)[:wanted]

@@ -101,7 +101,7 @@ def _cut(found: list[Clip], counts: dict[str, int], seconds: float, folder: Path
     for kind, count in counts.items():
         (folder / kind).mkdir()
         for clip in [clip for clip in found if clip.kind == kind][:count]:
-            wav, rate = clip.read(16000)
+            wav, rate = clip.read(16000), 16000
             start = rate // 2  # the first clips begin with silence
             cut = wav[:, start : start + int(seconds * rate)]
             audio.write(folder / kind / f"{clip.path.stem}.flac", cut, rate)

@@ -1,14 +1,18 @@
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
+import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuralcodec.core import audio
 
@@ -222,10 +226,114 @@ def test_resample_refuses_rates(from_rate: int, to_rate: int) -> None:
         audio.resample(torch.zeros(1, 10), from_rate, to_rate)
 
 
-def test_mix_down_is_the_mean_of_the_channels() -> None:
-    wav = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 0.5, -0.5]]])
-    assert audio.mix_down(wav).tolist() == [[[0.5, 0.25, 0.0]]]
-    assert torch.equal(audio.mix_down(wav[:, :1]), wav[:, :1])
+def test_resample_takes_whole_floats() -> None:
+    wav = noise(1, 100)
+    assert torch.equal(audio.resample(wav, 16000.0, 24000), audio.resample(wav, 16000, 24000))
+    assert torch.equal(
+        audio.resample(wav, np.int64(16000), np.float32(24000)), audio.resample(wav, 16000, 24000)
+    )
+
+
+@pytest.mark.parametrize("rate", [16000.5, math.nan, math.inf, True, "16000", None])
+def test_resample_refuses_rates_that_are_no_whole_numbers(rate: Any) -> None:
+    for pair in ((rate, 8_000), (8_000, rate)):
+        with pytest.raises(ValueError, match=f"whole numbers of Hz, got {rate!r}"):
+            audio.resample(torch.zeros(1, 10), *pair)
+
+
+def test_write_takes_a_whole_float_as_rate(tmp_path: Path) -> None:
+    audio.write(tmp_path / "a.wav", noise(1, 10), 16000.0)
+    assert audio.read(tmp_path / "a.wav")[1] == 16000
+    with pytest.raises(ValueError, match=r"whole numbers of Hz, got 16000\.5"):
+        audio.write(tmp_path / "b.wav", noise(1, 10), 16000.5)
+
+
+def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    audio.write("~/a.wav", noise(1, 10), 8_000)
+    assert (tmp_path / "a.wav").is_file()
+    assert audio.read(Path("~/a.wav"))[0].shape == (1, 10)
+    assert audio.info("~/a.wav").num_samples == 10
+
+
+def test_write_names_the_file_that_it_cannot_write(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"cannot write .*gone/a\.wav"):
+        audio.write(tmp_path / "gone" / "a.wav", noise(1, 10), 8_000)
+
+
+ARRAY = np.zeros((1, 2, 10), np.float32)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        lambda wav: audio.resample(wav, 8_000, 16_000),
+        lambda wav: audio.resample(wav, 8_000, 8_000),
+        lambda wav: audio.write("never.wav", wav, 8_000),
+        audio.mix_down,
+        lambda wav: audio.fit_length(wav, 5),
+        lambda wav: audio.check_wav(wav, channels=2),
+    ],
+)
+def test_arrays_are_refused_with_what_to_write(task: Callable[[Any], Any]) -> None:
+    with pytest.raises(ValueError, match=r"got a numpy array: torch\.from_numpy\(wav\)"):
+        task(ARRAY)
+    with pytest.raises(ValueError, match="must be a torch tensor, got list"):
+        task(ARRAY.tolist())
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        lambda wav: audio.resample(wav, 8_000, 16_000),
+        lambda wav: audio.write("never.wav", wav[0], 8_000),
+        audio.mix_down,
+        lambda wav: audio.check_wav(wav, channels=2),
+    ],
+)
+def test_integer_samples_are_refused_with_their_scale(task: Callable[[Any], Any]) -> None:
+    with pytest.raises(ValueError, match=r"torch\.int16.*int16 by 32768"):
+        task(torch.ones(1, 2, 10, dtype=torch.int16))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_mix_down_is_the_mean_of_all_channels(channels: int) -> None:
+    wav = noise(3, channels, 50)
+    expected = np.mean(wav.numpy().astype(np.float64), axis=1, keepdims=True)
+    torch.testing.assert_close(audio.mix_down(wav).double(), torch.from_numpy(expected))
+    assert torch.equal(audio.mix_down(wav[0]), audio.mix_down(wav)[0])
+
+
+@settings(deadline=None)  # the first call is slow
+@given(st.floats(-30, -10), st.sampled_from([2, 6]))
+def test_mix_down_refuses_channels_that_cancel_by_more_than_twenty_db(
+    loss_db: float, channels: int
+) -> None:
+    assume(abs(loss_db + audio.MAX_MIX_LOSS_DB) > 0.01)
+    # x and -kx: the mean has the amplitude (1 - k) / 2, the channels the power (1 + k^2) / 2
+    ratio = 10 ** (loss_db / 10)
+    k = (1 - math.sqrt(1 - (1 - 2 * ratio) ** 2)) / (1 - 2 * ratio)
+    x = noise(1, 400)
+    wav = torch.cat([x, -k * x]).repeat(channels // 2, 1)
+    assert audio.mix_loss_db(wav) == pytest.approx(-loss_db, abs=1e-3)
+    if loss_db > -audio.MAX_MIX_LOSS_DB:
+        assert audio.mix_down(wav).shape == (1, 400)
+    else:
+        with pytest.raises(ValueError, match=f"the {channels} channels cancel: .* dB below"):
+            audio.mix_down(wav)
+        with pytest.raises(ValueError, match="cancel"):  # one of a batch
+            audio.mix_down(torch.stack([noise(channels, 400), wav]))
+
+
+def test_mix_down_of_silence_and_of_near_silence_is_silence() -> None:
+    assert not audio.mix_down(torch.zeros(2, 10)).any()
+    x = 1e-5 * noise(1, 400)  # a codec's idle noise
+    assert float(audio.mix_down(torch.cat([x, -x])).abs().max()) == 0
+
+
+def test_mix_down_refuses_what_has_no_channels() -> None:
+    with pytest.raises(ValueError, match=r"must be \[\.\.\., C, T\].*got \[10\]"):
+        audio.mix_down(torch.zeros(10))
 
 
 @settings(deadline=None)  # the first call is slow
@@ -236,36 +344,6 @@ def test_fit_length_cuts_or_pads_at_the_end(have: int, want: int) -> None:
     assert float(out.sum()) == 2 * min(have, want)
 
 
-@settings(deadline=None)  # the first call is slow
-@given(st.integers(0, 500), st.integers(1, 100), st.data())
-def test_overlap_add_undoes_chunk(length: int, size: int, data: st.DataObject) -> None:
-    overlap = data.draw(st.integers(0, size // 2))
-    wav = noise(2, length)
-    pieces = audio.chunk(wav, size, overlap)
-    assert all(piece.shape[-1] == size for piece in pieces[:-1])
-    joined = audio.overlap_add(pieces, overlap)
-    assert joined.shape == wav.shape
-    torch.testing.assert_close(joined, wav, rtol=0, atol=1e-6)
-
-
-def test_overlap_add_fades_from_one_piece_to_the_next() -> None:
-    joined = audio.overlap_add([torch.zeros(6), torch.ones(6)], overlap=3)
-    assert joined.tolist() == [0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
-
-
-@pytest.mark.parametrize(("size", "overlap"), [(0, 0), (4, 3), (4, -1)])
-def test_chunk_refuses_sizes(size: int, overlap: int) -> None:
-    with pytest.raises(ValueError, match=f"got {size} and {overlap}"):
-        audio.chunk(torch.zeros(10), size, overlap)
-
-
-def test_overlap_add_refuses_pieces() -> None:
-    with pytest.raises(ValueError, match="got none"):
-        audio.overlap_add([])
-    with pytest.raises(ValueError, match="shorter than the overlap of 3"):
-        audio.overlap_add([torch.zeros(5), torch.zeros(2)], overlap=3)
-
-
 @pytest.mark.parametrize(
     ("wav", "message"),
     [
@@ -274,8 +352,38 @@ def test_overlap_add_refuses_pieces() -> None:
         (torch.zeros(1, 1, 0), r"got \[1, 1, 0\]"),
         (torch.zeros(1, 1, 5, dtype=torch.int16), "int16"),
         (torch.full((1, 1, 5), math.nan), "NaN"),
+        (torch.full((1, 1, 5), -math.inf), "infinite"),
+        (torch.tensor([[[0.5, -19_000.0]]]), "got a peak of 19000; 16 bit .* divided by 32768"),
+        (torch.tensor([[[16.5, 0.0]]]), r"in \[-1, 1\], got a peak of 16\.5"),
+        (torch.zeros(1, 2, 5, device="meta"), r"got \[1, 2, 5\]"),
     ],
 )
 def test_check_wav_refuses(wav: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         audio.check_wav(wav, channels=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_check_wav_takes_what_lossy_files_and_resampling_give(dtype: torch.dtype) -> None:
+    audio.check_wav(torch.tensor([[[2.5, -16.0, 0.0]]], dtype=dtype), channels=1)
+
+
+def test_check_wav_needs_no_values_on_the_meta_device() -> None:
+    audio.check_wav(torch.empty(2, 1, 5, device="meta"), channels=1)
+    assert audio.mix_down(torch.empty(2, 3, 5, device="meta")).shape == (2, 1, 5)
+
+
+class Syncs(TorchDispatchMode):
+    """Counts the values that are brought from the device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_check_wav_waits_for_the_device_once() -> None:
+    with Syncs() as syncs:
+        audio.check_wav(noise(2, 1, 100), channels=1)
+    assert syncs.count == 1

@@ -40,7 +40,7 @@ def put(folder: Path, name: str, wav: Tensor, rate: int = RATE) -> None:
 def speech() -> Tensor:
     """One second of speech `[1, T]`."""
     (clip, *_) = [clip for clip in clips("starter:test") if clip.kind == "speech"]
-    wav, _ = clip.read(RATE)
+    wav = clip.read(RATE)
     return wav[:, RATE : 2 * RATE] / wav[:, RATE : 2 * RATE].abs().max() * 0.9
 
 

@@ -28,7 +28,7 @@ every_mode = pytest.mark.parametrize("mode", MODES)
 def speech(seconds: float = 4.0) -> Tensor:
     """Some speech at 8 kHz, `[1, 1, T]`."""
     clip = next(clip for clip in clips("starter:test") if clip.kind == "speech")
-    return clip.read(8000)[0][None, :, 8000 : 8000 + round(seconds * 8000)]
+    return clip.read(8000)[None, :, 8000 : 8000 + round(seconds * 8000)]
 
 
 def run(program: str, mode: str, data: bytes) -> bytes:

@@ -33,7 +33,7 @@ RVQ = ("--set", "num_codebooks=3", "--set", "codebook_size=16")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A second and a half of speech, 16 kHz, mono."""
     clip = next(clip for clip in clips("starter:test") if clip.kind == "speech")
-    wav, rate = clip.read(16000)
+    wav, rate = clip.read(16000), 16000
     path = tmp_path_factory.mktemp("speech") / "speech.wav"
     audio.write(path, wav[:, 8000:32000], rate)
     return path
@@ -277,7 +277,10 @@ def test_info_of_damage_and_of_other_files(cli: Cli, speech: Path, tmp_path: Pat
     ("arguments", "said"),
     [
         (("out.nct", "--codec", "opuss"), "unknown codec 'opuss'; did you mean 'opus'?"),
-        (("out.nct", "--codec", "mdct"), "neuralcodec.load('mdct+rvq') fits a residual vector quantizer"),
+        (
+            ("out.nct", "--codec", "mdct"),
+            "neuralcodec.load('mdct+rvq') fits a residual vector quantizer",
+        ),
         (("out.nct", "--codec", "pcm", "--set", "bits"), "--set takes KEY=VALUE, got 'bits'"),
         (("out.nct", "--codec", "pcm", "--set", "bits=4", "--set", "bits=5"), "bits is given twic"),
         (("out.nct", "--codec", "pcm", "--set", "bit=4"), "unknown setting of codec 'pcm': 'bit'"),
@@ -390,7 +393,7 @@ def test_lyra_at_six_kbps_costs_six_kbps_and_sounds_as_the_codec_does(
     cli: Cli, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NEURALCODEC_WEIGHTS", str(shared / "models"))
-    wav = torch.cat([clip.read(16000)[0] for clip in clips("starter:test")[-4:]], dim=-1)
+    wav = torch.cat([clip.read(16000) for clip in clips("starter:test")[-4:]], dim=-1)
     audio.write(tmp_path / "x.wav", wav, 16000, subtype="FLOAT")
     options = ("--codec", "lyra_v2", "--num-codebooks", 30)
     assert cli("encode", tmp_path / "x.wav", tmp_path / "x.nct", *options).status == 0

@@ -64,7 +64,7 @@ def codec48() -> Encodec48khz:
 @pytest.fixture(scope="module")
 def wav() -> Tensor:
     """Speech at 24 kHz, `[2, 1, 48123]`."""
-    found = [clip.read(24000)[0] for clip in clips("starter:test") if clip.kind == "speech"]
+    found = [clip.read(24000) for clip in clips("starter:test") if clip.kind == "speech"]
     return torch.stack([audio.fit_length(w[:, 12000:], 48123) for w in found[:2]])
 
 

@@ -41,7 +41,7 @@ def lyra(weights: Path) -> Lyra:
 def speech(number: int = 0, seconds: float = 2.0) -> Tensor:
     """Some speech at 16 kHz, `[1, 1, T]`."""
     clip = [clip for clip in clips("starter:test") if clip.kind == "speech"][number]
-    return clip.read(16000)[0][None, :, 16000 : 16000 + round(seconds * 16000)]
+    return clip.read(16000)[None, :, 16000 : 16000 + round(seconds * 16000)]
 
 
 def run(path: Path, rows: np.ndarray) -> np.ndarray:
@@ -310,7 +310,7 @@ def test_a_fit_on_its_latents_knows_every_file(weights: Path, tmp_path: Path) ->
 def test_pesq_is_what_was_measured_elsewhere_and_higher_with_a_beam(
     weights: Path, shared: Path, depth: int, expected: float
 ) -> None:
-    wavs = [c.read(16000)[0] for c in clips(shared / "audio" / "eval") if c.kind == "speech"]
+    wavs = [c.read(16000) for c in clips(shared / "audio" / "eval") if c.kind == "speech"]
     means = []
     for width in (1, 16):
         lyra, scores = Lyra(weights, beam_width=width), []

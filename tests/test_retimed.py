@@ -21,7 +21,7 @@ from neuralcodec.latent.retimed import Resampled, Stacked, interpolate, retime
 
 
 def _speech() -> Tensor:
-    return clips("starter:test")[-1].read(16000)[0][None]
+    return clips("starter:test")[-1].read(16000)[None]
 
 
 @given(stack=st.integers(2, 9), length=st.integers(1, 4000))

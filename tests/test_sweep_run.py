@@ -178,7 +178,7 @@ def test_rows_equal_the_library_used_by_hand(
         load("mdct", frame_rate=100), clips(fit_folder), num_codebooks=3, codebook_size=16
     )
     for clip in clips(clip_folder):
-        wav, rate = clip.read(16000)
+        wav, rate = clip.read(16000), 16000
         for name, depth, tokens, decoded in (
             ("mdct", 2, t := codec.encode(wav[None], num_codebooks=2), codec.decode(t)),
             ("pcm", 1, t := Pcm(bits=4).encode(wav[None]), Pcm(bits=4).decode(t)),
@@ -279,7 +279,7 @@ def test_codes_found_with_a_beam_are_encoded_for_each_depth(
     (job, *_) = make(read(write_sweep(grid))).jobs
     rows = [row for _, row in run_job(job, tmp_path)]
     codec = load("tiny_50hz", beam_width=4)
-    wav, rate = job.clip.read(16000)
+    wav, rate = job.clip.read(16000), 16000
     estimate = codec.decode(codec.encode(wav[None], 2))[0]
     scores = score(wav, estimate, rate, metrics=["log_mel_distance"], kind=job.clip.kind)
     assert rows[0]["log_mel_distance"] == pytest.approx(scores["log_mel_distance"], rel=1e-6)

@@ -442,7 +442,7 @@ def test_a_dataset_of_torchaudio_is_a_source(tmp_path: Path) -> None:
     found = find(Source(f"torchaudio:LIBRISPEECH:{tmp_path}"))
     assert len(found) == 4
     assert {clip.speaker for clip in found} == {"19", "26"}
-    assert all(clip.read(16000)[0].shape == (1, 8000) for clip in found)
+    assert all(clip.read(16000).shape == (1, 8000) for clip in found)
     with pytest.raises(ValueError, match="unknown NAME 'LIBRISPEACH'; did you mean 'LIBRISPEECH'"):
         find(Source("torchaudio:LIBRISPEACH:/data"))
 
@@ -526,7 +526,7 @@ def test_envelope_loss_is_what_stoi_measures(rng: Generator) -> None:
     loss = LOSSES["envelope"]
     voices = [clip for clip in clips("starter:test") if clip.kind == "speech"]
     for clip in voices[:3]:
-        speech = clip.read(16000)[0][:1, :48000]
+        speech = clip.read(16000)[:, :48000]
         noise = torch.randn(speech.shape, generator=rng)
         for share in (0.1, 0.3, 1.0):
             estimate = speech + share * speech.std() * noise

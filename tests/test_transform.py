@@ -19,7 +19,7 @@ from neuralcodec.quantize import ResidualVectorQuantizer
 
 def _speech() -> Tensor:
     clip = next(clip for clip in clips("starter:test") if clip.kind == "speech")
-    return clip.read(16000)[0][None]  # [1, 1, T]
+    return clip.read(16000)[None]  # [1, 1, T]
 
 
 @pytest.mark.parametrize("frame_rate", [12.5, 25, 50, 100, 1000])

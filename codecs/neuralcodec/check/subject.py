@@ -113,7 +113,7 @@ class Subject:
             seconds = length / self.sample_rate
             raise NotApplicable(f"its frames or contexts are so long: {seconds:.0f} s are needed")
         spoken = [clip for clip in clips("starter:test") if clip.kind == "speech"]
-        wav, _ = spoken[part % len(spoken)].read(self.sample_rate)
+        wav = spoken[part % len(spoken)].read(self.sample_rate)
         wav = wav[:, self.sample_rate // 2 :]  # some begin with silence
         wav = wav.repeat(1, -(-length // wav.shape[-1]))[:, :length]
         wav = wav * (_PEAK / wav.abs().max())

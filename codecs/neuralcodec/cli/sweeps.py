@@ -21,10 +21,11 @@ def sweep(
 ) -> None:
     """Run a sweep, or continue it; write results.csv and plots/."""
     from neuralcodec import sweep as sweeps
+    from neuralcodec.core.files import expanded
 
     experiment = sweeps.read(file)
     plan = sweeps.make(experiment, audio=audio, fit_audio=fit_audio, kind=kind)
-    out = out or Path("results") / experiment.name
+    out = expanded(out or Path("results") / experiment.name)
     points = len({key.point for key in plan.keys})
     clips = {job.clip.name: job.clip for job in plan.jobs}.values()
     typer.echo(f"{experiment.name}: {points} points on {len(clips)} clips, {len(plan.keys)} rows")

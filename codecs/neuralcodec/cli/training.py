@@ -21,12 +21,13 @@ def train(
     Started by torchrun, as `torchrun --nproc-per-node 2 -m neuralcodec train FILE`, processes share
     each batch.
     """
+    from neuralcodec.core.files import expanded
     from neuralcodec.tiny.training import recipe as recipes
     from neuralcodec.tiny.training import train as training
     from neuralcodec.tiny.training.trainer import Diverged
 
     recipe = recipes.read(file)
-    out = out or Path("training") / recipe.name
+    out = expanded(out or Path("training") / recipe.name)
     try:
         model = training.train(recipe, out, steps=steps, progress=sys.stderr.isatty())
     except KeyboardInterrupt:

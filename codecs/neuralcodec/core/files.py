@@ -78,6 +78,14 @@ def check_output(
     return real
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path that a user gave, with a leading `~` replaced by the home folder.
+
+    Unlike `Path.expanduser` it accepts a file whose name begins with `~`.
+    """
+    return Path(os.path.expanduser(path))
+
+
 def write_whole(path: Path, contents: bytes) -> None:
     """Write a file so that it is whole, or as it was before.
 

@@ -1,4 +1,4 @@
-"""Errors for names that nobody knows: they say which name was meant."""
+"""Names: errors that say which known name was meant, and text that can always be printed."""
 
 import difflib
 from collections.abc import Iterable
@@ -22,3 +22,14 @@ def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
     hint = f" did you mean {near[0]!r}?" if near else ""
     return ValueError(f"unknown {what} {name!r};{hint} Known: {', '.join(options) or 'none'}")
+
+
+def printable(text: object) -> str:
+    r"""Return text that can be written as UTF-8; a byte of a file name that cannot is escaped.
+
+    Python keeps such a byte as a lone surrogate, which files, databases and terminals refuse.
+
+    >>> printable("caf\udce9.wav")
+    'caf\\udce9.wav'
+    """
+    return str(text).encode(errors="backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""TOML files of ours: read into a typed model, with one clear line for whatever is wrong."""
+"""Read TOML files into a typed model; whatever is wrong is one clear line."""
 
 import tomllib
 from dataclasses import fields, is_dataclass
@@ -7,6 +7,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
+from neuralcodec.core.files import expanded
 from neuralcodec.core.names import unknown
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -34,7 +35,7 @@ def _is_table(hint: Any) -> bool:
 
 
 def message(error: ValidationError, model: type[BaseModel]) -> str:
-    """Say one problem of a file in one line, an unknown key with the nearest known one."""
+    """Return the first problem of a file as one line; an unknown key comes with the nearest one."""
     # A misspelled key comes first: it explains why another is missing.
     first = min(error.errors(), key=lambda problem: problem["type"] not in _UNKNOWN)
     *place, last = map(str, first["loc"] or ("",))
@@ -48,23 +49,23 @@ def message(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def read(path: str | Path, model: type[Model], what: str) -> Model:
-    """Read and check a TOML file.
+    """Read and check a TOML file in UTF-8, with or without a byte order mark.
 
     Args:
-        path: the file.
-        model: what it must fit.
-        what: it is, for the error where there is none.
+        path: the file; a leading `~` is the home folder.
+        model: the model that it must fit.
+        what: the kind of file, for the error if it does not exist: "sweep".
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no TOML, or a key or value is not allowed; the message names the key,
             and the nearest known one.
     """
-    path = Path(path)
+    path = expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"no {what} file at {path}")
     try:
-        return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no valid TOML: {error}") from error
     except ValidationError as error:

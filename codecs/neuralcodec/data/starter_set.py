@@ -1,4 +1,4 @@
-"""The starter set: a few minutes of free recordings that come with the package.
+"""The starter set: a few minutes of free recordings that are part of the package.
 
 The split "test" is 12 clips of 4 to 8 s: an English voice with transcripts, music, sounds. The
 split "fit" is between 3 and 4 minutes to fit quantizers on: a French and an Italian voice, music,
@@ -16,21 +16,21 @@ STARTER = Path(__file__).parent / "starter"
 """The folder of the set."""
 
 SPLITS = ("fit", "test")
-"""The two parts of the set: what is fitted on "fit" is measured on "test"."""
+"""The two parts of the set: quantizers are fitted on "fit", codecs are measured on "test"."""
 
 
 @dataclass(frozen=True)
 class Credit:
-    """Where a recording in a clip of the starter set comes from.
+    """The source of a recording in a clip of the starter set.
 
     Attributes:
         file: the clip, relative to `STARTER`; a clip made of several recordings has one credit
             for each.
         source: the Debian package and the file in it.
-        author: who made the recording.
+        author: the person who made the recording.
         origin: its page on the web, or the copyright notice.
         licence: short name and URL.
-        changes: what was done to the recording.
+        changes: edits of the recording.
     """
 
     file: str

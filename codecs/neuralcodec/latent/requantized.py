@@ -133,7 +133,7 @@ def fit(
         ValueError: if the audio gives fewer latents than `codebook_size`, or a size is below 1.
     """
     rvq = ResidualVectorQuantizer(codec.dim, num_codebooks, codebook_size)
-    wavs = [clip.read(codec.sample_rate)[0] for clip in audio]
+    wavs = [clip.read(codec.sample_rate) for clip in audio]
     wavs = [mix_down(wav).expand(codec.channels, -1) for wav in wavs]
     return Requantized(
         codec, rvq.fit(fitting_latents(codec, wavs, LATENTS_PER_ENTRY * codebook_size), seed=seed)

@@ -42,6 +42,13 @@ class Base(BaseModel):
     sample_rate: StrictInt = Field(default=16000, ge=8000, le=192000)
     seed: StrictInt = Field(default=0, ge=0)
 
+    @field_validator("audio", "fit_audio")
+    @classmethod
+    def _named(cls, source: str) -> str:
+        if not source.strip():
+            raise ValueError(f"must be a folder, a manifest or 'starter', got {source!r}")
+        return source
+
     @field_validator("metrics", "kinds")
     @classmethod
     def _known(cls, names: tuple[str, ...], field: ValidationInfo) -> tuple[str, ...]:

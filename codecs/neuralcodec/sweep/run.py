@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from neuralcodec.core.files import write_whole
+from neuralcodec.core.files import expanded, write_whole
 from neuralcodec.sweep.plan import Fit, Job, Key, Plan, Setup
 from neuralcodec.sweep.store import Row, Store
 from neuralcodec.sweep.work import (
@@ -224,7 +224,7 @@ def run(
 
     Args:
         plan: from `neuralcodec.sweep.plan.make`.
-        out: the sweep's folder; made if it does not exist.
+        out: the sweep's folder, made if it does not exist; a leading `~` is the home folder.
         workers: processes; default one a core.
         retry: make rows again that failed before.
         progress: show a bar.
@@ -240,6 +240,7 @@ def run(
     count = (os.cpu_count() or 1) if workers is None else workers
     if count < 1:
         raise ValueError(f"workers must be at least 1, got {count}")
+    out = expanded(out)
     fits = out / "cache"
     fits.mkdir(parents=True, exist_ok=True)
     with Store(out / RECORD) as store:

@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from neuralcodec.core.audio import fit_length, mix_down, resample
+from neuralcodec.core.audio import fit_length, mix_down, noted, resample
 from neuralcodec.core.codec import Codec
 from neuralcodec.core.files import write_whole
 from neuralcodec.core.loading import load
+from neuralcodec.core.names import printable
 from neuralcodec.core.tokens import Tokens
 from neuralcodec.latent import requantized
 from neuralcodec.metrics import find, score
@@ -36,8 +37,8 @@ LAST_COLUMNS = "encode_rtf decode_rtf status reason settings point".split()
 
 
 def reason_of(error: BaseException) -> str:
-    """Say an error in one line; a ValueError speaks for itself, others with their type."""
-    text = " ".join(str(error).split())
+    """Return an error as one printable line; errors other than ValueError with their type."""
+    text = printable(" ".join(str(error).split()))
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
 
 
@@ -130,6 +131,7 @@ class _Encoded:
     reference: Tensor  # [1, T] at the sweep's
     tokens: Tokens
     seconds: float  # that the encode took
+    notes: tuple[str, ...]  # on how the clip was read
 
     def at(self, depth: int | None) -> tuple[Tokens, float]:
         """Give the tokens of a depth, and the seconds that their encode took."""
@@ -150,12 +152,13 @@ def _timed(codec: Codec, wav: Tensor, depth: int | None) -> tuple[Tokens, float]
 def _encode(job: Job, folder: Path) -> _Encoded:
     """Encode once, at the largest depth that is wanted and that the codec has."""
     codec = _load(job.setup, folder)
-    reference, _ = job.clip.read(job.base.sample_rate)
-    mono, _ = job.clip.read(codec.sample_rate)
+    with noted() as notes:  # into the rows: workers have no terminal
+        reference = job.clip.read(job.base.sample_rate)
+        mono = job.clip.read(codec.sample_rate)
     wav = mono.expand(codec.channels, -1)[None]
     possible = [depth for depth, _ in job.points if depth in codec.depths]
     tokens, seconds = _timed(codec, wav, max(filter(None, possible), default=None))
-    return _Encoded(codec, wav, reference, tokens, seconds)
+    return _Encoded(codec, wav, reference, tokens, seconds, tuple(dict.fromkeys(notes)))
 
 
 def _row(job: Job, encoded: _Encoded, depth: int | None) -> Row:
@@ -175,7 +178,7 @@ def _row(job: Job, encoded: _Encoded, depth: int | None) -> Row:
         "encode_rtf": encoding / tokens.duration,
         "decode_rtf": seconds / tokens.duration,
         "status": "ok",
-        "reason": reason,
+        "reason": "; ".join(filter(None, [*encoded.notes, reason])),
     }
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
-from neuralcodec.core import audio, torchaudio_guard
-from neuralcodec.core.names import unknown
+from neuralcodec.core import torchaudio_guard
+from neuralcodec.core.files import expanded
+from neuralcodec.core.names import printable, unknown
 from neuralcodec.data import Clip, clips
 from neuralcodec.tiny.model import SAMPLE_RATE
 
@@ -55,6 +55,10 @@ class Source:
     exclude_speakers: tuple[str, ...] = ()
     speaker_level: int = 0
 
+    def __post_init__(self) -> None:
+        if not self.audio.strip():
+            raise ValueError(f"audio must be a folder, a manifest or 'starter', got {self.audio!r}")
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -90,14 +94,15 @@ def _dataset_clips(source: str) -> list[Clip]:
     if name not in _SPEAKER or not root:
         reason = unknown("NAME", name, _SPEAKER) if name not in _SPEAKER else "ROOT is missing"
         raise ValueError(f"{source!r} must be {_DATASET}NAME:ROOT: {reason}")
-    dataset = getattr(torchaudio_guard.load().datasets, name)(root)
+    dataset = getattr(torchaudio_guard.load().datasets, name)(expanded(root))
     found = []
     for index in range(len(dataset)):
         metadata = dataset.get_metadata(index)
         # The path is relative to what a dataset calls its archive or path, inside the root.
         folder = getattr(dataset, "_archive", getattr(dataset, "_path", root))
         path = Path(folder, metadata[0])
-        found.append(Clip(str(metadata[0]), path, "speech", speaker=str(metadata[_SPEAKER[name]])))
+        speaker = str(metadata[_SPEAKER[name]])
+        found.append(Clip(printable(metadata[0]), path, "speech", speaker=speaker))
     return found
 
 
@@ -146,16 +151,6 @@ def is_held_out(clip: Clip, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") / 2**64 < share
 
 
-def seconds_of(clip: Clip) -> float:
-    """Tell how long a clip is, by its header where it has one that says so."""
-    try:
-        info = soundfile.info(clip.path)
-        return float(info.frames / info.samplerate)
-    except soundfile.LibsndfileError:
-        wav, sample_rate = audio.read(clip.path)
-        return wav.shape[-1] / sample_rate
-
-
 class Corpus:
     """Sources as one stream of crops.
 
@@ -198,7 +193,7 @@ class Corpus:
             found = find(source)
             self.held_out += [clip for clip in found if is_held_out(clip, held_out)]
             rest = [clip for clip in found if not is_held_out(clip, held_out)]
-            each = np.array([seconds_of(clip) for clip in rest])
+            each = np.array([clip.duration for clip in rest])
             if not (each >= seconds / 10).any():
                 raise ValueError(f"{source.audio} has no clip of {seconds / 10:g} s to train on")
             each[each < seconds / 10] = 0
@@ -213,7 +208,7 @@ class Corpus:
     def _read(self, clip: Clip) -> np.ndarray:
         if clip.path in self._kept:
             return self._kept[clip.path]
-        wav, _ = clip.read(SAMPLE_RATE)
+        wav = clip.read(SAMPLE_RATE)
         samples: np.ndarray = (wav[0].numpy() * 32767).round().astype(np.int16)
         if samples.nbytes <= self._free:
             self._free -= samples.nbytes

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from neuralcodec.core import settings_file
+from neuralcodec.core.files import expanded
 from neuralcodec.core.names import unknown
 from neuralcodec.quantize.gradient import Gradient
 from neuralcodec.tiny.model import TinyConfig
@@ -171,6 +172,11 @@ class Recipe(_Table):
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
     compile: bool = False
+
+    @field_validator("begin_with")
+    @classmethod
+    def _expand(cls, path: str) -> str:
+        return str(expanded(path)) if path else ""
 
     @field_validator("losses")
     @classmethod

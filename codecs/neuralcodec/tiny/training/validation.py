@@ -51,7 +51,7 @@ def validate(
         clips that have the score, and how many clips there are.
     """
     codec = Tiny.of(model)
-    wavs = [clip.read(SAMPLE_RATE)[0][None, :, : round(seconds * SAMPLE_RATE)] for clip in clips]
+    wavs = [clip.read(SAMPLE_RATE)[None, :, : round(seconds * SAMPLE_RATE)] for clip in clips]
     rows = []
     for depth in [0, *(depths(codec.num_codebooks) if quantized else [])]:
         scores = []
