@@ -22,6 +22,7 @@ from torch import Tensor
 from neuralcodec import weights
 from neuralcodec.core import loading as codecs
 from neuralcodec.core.audio import resample
+from neuralcodec.core.codec import Codec
 from neuralcodec.core.registry import REGISTRY
 from neuralcodec.data import clips
 
@@ -50,20 +51,20 @@ def speech(codec: Any, seconds: float) -> Tensor:
 
 def calls(codec: Any, wav: Tensor) -> tuple[Any, Any]:
     """Give our encode and decode, or those of latents where there are no codebooks."""
-    if isinstance(codec, codecs.Codec):
+    if codec.num_codebooks:
         tokens = codec.encode(wav)
         return lambda: codec.encode(wav), lambda: codec.decode(tokens)
     z = codec.encode_latents(wav)
     return lambda: codec.encode_latents(wav), lambda: codec.decode_latents(z, wav.shape[-1])
 
 
-def delay_ms(codec: Any) -> float | None:
+def delay_ms(codec: Codec) -> float | None:
     """Give how long after a sample went in it may come out: a frame, and what is looked ahead."""
     ahead = 0
     if not codec.is_causal:
-        if not hasattr(codec, "decode_context"):
+        if codec.decode_context is None:
             return None
-        ahead = getattr(codec, "encode_context", 0) + codec.decode_context
+        ahead = (codec.encode_context or 0) + codec.decode_context
     return float((1 + ahead) * codec.hop_length / codec.sample_rate * 1000)
 
 

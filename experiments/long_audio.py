@@ -61,7 +61,7 @@ def _differing(name: str, settings: dict[str, str], wav: Tensor, codes: Tensor) 
     rate, frames = codec.sample_rate, round(codec.frame_rates[0])
     middle = wav.shape[-1] // rate // 2
     cut = wav[:, (middle - _CONTEXT) * rate : (middle + _MINUTE + _CONTEXT) * rate]
-    alone = codec.encode(cut[None], codes.shape[1]).codes
+    alone = torch.stack(codec.encode(cut[None], codes.shape[1]).streams, dim=1)
     alone = alone[..., _CONTEXT * frames : (_CONTEXT + _MINUTE) * frames]
     whole = codes[..., middle * frames : (middle + _MINUTE) * frames]
     return float((alone != whole).float().mean())

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +36,8 @@ class Limited(LatentCodec):
     """A codec that sees exactly so many frames, in integers, so that equality is exact."""
 
     name, sample_rate, channels, is_causal = "limited", RATE, 1, False
+
+    hop_length: int
 
     def __init__(
         self, hop: int, encode_context: int, decode_context: int, units: Sequence[int] = (1,)
@@ -280,7 +283,7 @@ def test_too_few_codes_are_refused() -> None:
 
 def test_a_side_of_the_tokens_is_refused() -> None:
     class Scaled(Limited):
-        def encode(self, wav: Tensor, num_codebooks: int | None = None) -> Tokens:
+        def encode(self, wav: Any, num_codebooks: int | None = None, **_: Any) -> Tokens:
             tokens = super().encode(wav, num_codebooks)
             return replace(tokens, side={"scale": wav.abs().amax(-1)})
 

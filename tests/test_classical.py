@@ -132,11 +132,12 @@ def test_bitrate_is_that_of_the_bytes(kind: type[Any], settings: dict[str, Any])
 @every
 def test_no_packet_more_than_needed(kind: type[Any], settings: dict[str, Any]) -> None:
     codec = kind(**settings)
-    frame = {
+    frames: dict[Any, int] = {
         Opus: codec.sample_rate // 50,
         Mp3: 1152 if codec.sample_rate >= 32000 else 576,
         Aac: 1024,
-    }[kind]
+    }
+    frame = frames[kind]
     for length in (1, 47, 577, 1000, frame, 2 * frame + 1):
         tokens = codec.encode(torch.zeros(1, 1, length))
         needed = math.ceil((length + int(tokens.side["delay"])) / frame)

@@ -4,6 +4,7 @@ import torch
 from neuralcodec.core.codec import Codec
 from neuralcodec.core.loading import find, load
 from neuralcodec.core.registry import REGISTRY, Entry
+from neuralcodec.wrappers.classical.ffmpeg import Opus
 
 CLASSICAL = ["pcm", "opus", "mp3", "aac"]
 
@@ -32,6 +33,7 @@ def test_registry_names_the_class_and_no_extra(name: str) -> None:
 
 def test_settings_reach_the_codec() -> None:
     built = load("opus", bitrate_kbps=20, sample_rate=24000)
+    assert isinstance(built, Opus)
     assert (built.bitrate_kbps, built.sample_rate) == (20, 24000)
 
 

@@ -112,6 +112,7 @@ def test_the_published_configuration_gives_what_the_package_gives(
     expected = by_package(network, wav)
     monkeypatch.setattr(wrapper, "random_network", lambda model: network)  # it takes a second
     codec = load(f"dac_{model}", weights="random")
+    assert isinstance(codec, Dac)
     assert_like_package(codec, expected, wav)
     facts = REGISTRY[f"dac_{model}"].facts
     assert facts is not None
@@ -121,7 +122,7 @@ def test_the_published_configuration_gives_what_the_package_gives(
     assert codec.num_codebooks == len(facts.codebook_sizes)
     tokens = codec.encode(wav)
     frames = len(tokens.streams[0][0])
-    assert all(stream.unique().numel() > frames / 2 for stream in tokens.streams)
+    assert all(len(torch.unique(stream)) > frames / 2 for stream in tokens.streams)
     assert 0.01 < float(codec.decode(tokens).std()) < 0.5
 
 

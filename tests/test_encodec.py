@@ -223,7 +223,7 @@ def test_results_can_be_worked_on(codec: Encodec24khz, codec48: Encodec48khz, wa
 
 
 def _in_pieces(layer: streaming.Layer, x: Tensor, size: int) -> Tensor:
-    parts = [layer.step(piece.clone(), False) for piece in x.split(size, dim=-1)]
+    parts = [layer.step(piece.clone(), False) for piece in torch.split(x, size, dim=-1)]
     return torch.cat([*parts, layer.step(x[..., :0], True)], dim=-1)
 
 

@@ -441,9 +441,8 @@ def test_bad_pieces_of_a_stream_are_named(mimi: Mimi) -> None:
 
 
 def test_mimi_streams_by_its_own_name_only(mimi: Mimi) -> None:
-    codec: object = mimi
-    assert codec.is_streaming
-    assert not codec.is_chunkable
+    assert mimi.is_streaming
+    assert not mimi.is_chunkable
     assert mimi.name == "mimi"
 
 

@@ -116,6 +116,7 @@ def test_the_published_configuration_gives_what_the_package_gives(
     parameters = sum(parameter.numel() for parameter in network.parameters())
     assert parameters / 1e6 == pytest.approx(millions, abs=0.05)
     codec = load(f"snac_{model}", weights="random")
+    assert isinstance(codec, Snac)
     tokens = assert_like_package(codec, network, noise(UNITS["24khz"] * 3))
     assert tokens.tokens_per_second == pytest.approx(tokens_per_second, abs=0.005)
     assert tokens.bitrate_kbps == pytest.approx(bitrate_kbps, abs=0.00005)

@@ -90,7 +90,7 @@ BAD = {
     ),
     "unknown codec with rvq": (
         HEAD + '[grid."mdtc+rvq"]',
-        "unknown codec 'mdtc+rvq'; did you mean 'mdct'?",
+        "unknown codec 'mdtc'; did you mean 'mdct'?",
     ),
     "codec no table": (HEAD + "[grid]\nopus = 3", "opus must be a table [grid.opus], got 3"),
     "unknown metric": (

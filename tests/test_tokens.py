@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuralcodec.core.tokens import Tokens, nominal_rates, stack
+from neuralcodec.core.rates import nominal_rates
+from neuralcodec.core.tokens import Tokens, stack
 
 
 def zeros(*shape: int) -> Tensor:

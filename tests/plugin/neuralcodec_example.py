@@ -31,7 +31,7 @@ class MuLaw(Codec):
 
     def _decode(self, tokens: Tokens) -> Tensor:
         mu = self.codebook_sizes[0] - 1
-        scaled = tokens.streams[0][:, None] / mu * 2 - 1
+        scaled: Tensor = tokens.streams[0][:, None] / mu * 2 - 1
         return scaled.sign() * torch.expm1(scaled.abs() * math.log1p(mu)) / mu
 
 

@@ -23,7 +23,8 @@ from neuralcodec.bitstream.fields import (
 )
 from neuralcodec.bitstream.packing import MAX_CODEBOOKS, MAX_COUNT, Books, SideField, describe
 from neuralcodec.bitstream.settings import Setting
-from neuralcodec.core.tokens import Tokens, nominal_rates
+from neuralcodec.core.rates import nominal_rates
+from neuralcodec.core.tokens import Tokens
 
 MAGIC = b"\x8fNCT"
 """First bytes of a file. No text begins with 8f, in ASCII or UTF-8."""

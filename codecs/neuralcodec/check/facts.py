@@ -10,7 +10,8 @@ import torch
 from neuralcodec.check.compare import is_finite
 from neuralcodec.check.line import Finding, NotApplicable
 from neuralcodec.check.subject import Subject, arrays
-from neuralcodec.core.tokens import Tokens, nominal_rates
+from neuralcodec.core.rates import nominal_rates
+from neuralcodec.core.tokens import Tokens
 
 _PADDING = 2  # frames that a clip may take beyond its length
 _PACKET = 0.1  # seconds that it may take instead where frames are so short that they come packed

@@ -152,7 +152,8 @@ def _check_tensor(wav: object, *, floating: bool = True) -> None:
 
 def _whole_rate(rate: object) -> int:
     """Return a sample rate as an int; 16000.0 is one, 16000.5 is not."""
-    value = float(rate) if isinstance(rate, Real) and not isinstance(rate, bool) else 0.0
+    is_number = isinstance(rate, Real) and not isinstance(rate, bool | np.bool_)
+    value = float(rate) if is_number else 0.0  # type: ignore[arg-type]
     if not (value > 0 and value.is_integer()):  # infinity is no integer, NaN is not above 0
         raise ValueError(f"sample rates must be positive whole numbers of Hz, got {rate!r}")
     return int(value)

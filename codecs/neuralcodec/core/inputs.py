@@ -30,6 +30,12 @@ def as_batch(wav: Tensor, channels: int) -> Tensor:
     return batch
 
 
+def check_sequence(wav: object) -> None:
+    """Raise ValueError unless `wav` is a list or tuple; arrays are told how to be a tensor."""
+    if not isinstance(wav, list | tuple):
+        check_tensor(wav, "wav", "[B, C, T] or a list of them")
+
+
 def _as_lengths(lengths: Sequence[int] | Tensor, batch: Tensor) -> list[int]:
     given = lengths.tolist() if isinstance(lengths, Tensor) else [int(each) for each in lengths]
     longest = batch.shape[-1]
@@ -55,7 +61,8 @@ def as_clips(
         ValueError: as `as_batch`; if there is no clip, a clip of a sequence is a batch of several,
             or `lengths` does not fit the batch or stands beside a sequence.
     """
-    if isinstance(wav, list | tuple):
+    if not isinstance(wav, Tensor):
+        check_sequence(wav)
         if lengths is not None:
             raise ValueError("lengths belong to a padded batch [B, C, T]; a list has its own")
         if not wav:
@@ -141,9 +148,9 @@ def check_device(name: str, device_types: Sequence[str], device: torch.device | 
         raise ValueError(f"{name} runs on {' and '.join(device_types)} only, not on {device}")
 
 
-def device_of(arguments: tuple[object, ...], keywords: Mapping[str, object]) -> object:
+def device_of(arguments: tuple[object, ...], keywords: Mapping[str, object]) -> torch.device | None:
     """Return the device among the arguments of `nn.Module.to`, None if there is none."""
     given = keywords.get("device", arguments[0] if arguments else None)
     if isinstance(given, Tensor):
         return given.device
-    return given if isinstance(given, str | int | torch.device) else None
+    return torch.device(given) if isinstance(given, str | int | torch.device) else None

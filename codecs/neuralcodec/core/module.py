@@ -55,7 +55,7 @@ class AudioModule(nn.Module, ABC):
         """
         device = device_of(args, kwargs)
         if device is not None:
-            check_device(self.name, self.device_types, torch.device(device))  # type: ignore[arg-type]
+            check_device(self.name, self.device_types, device)
         return super().to(*args, **kwargs)
 
     def cuda(self, device: int | torch.device | None = None) -> Self:

@@ -59,17 +59,18 @@ def same(one: Tensor, other: Tensor) -> bool:
     return one.is_meta or bool(torch.equal(one, other.to(one.device)))
 
 
-def _check_streams(streams: Sequence[Tensor]) -> None:
-    for k, stream in enumerate(streams):
-        if not isinstance(stream, Tensor):
-            check_array(stream)
+def _check_streams(streams: Sequence[object]) -> None:
+    checked = [stream for stream in streams if isinstance(stream, Tensor)]
+    if len(checked) < len(streams):
+        check_array(next(each for each in streams if not isinstance(each, Tensor)))
+    for k, stream in enumerate(checked):
         if stream.ndim != 2 or stream.dtype != torch.int64:
             raise ValueError(
                 f"codes of codebook {k} must be int64 [B, T], "
                 f"got {stream.dtype} {list(stream.shape)}"
             )
-    if len({stream.shape[0] for stream in streams}) > 1:
-        raise ValueError(f"batch sizes differ: {[stream.shape[0] for stream in streams]}")
+    if len({stream.shape[0] for stream in checked}) > 1:
+        raise ValueError(f"batch sizes differ: {[stream.shape[0] for stream in checked]}")
 
 
 def _check_values(tokens: "Tokens") -> None:

@@ -21,12 +21,11 @@ _KEY = "neuralcodec.tokens"
 
 def write(path: Path, tokens: "Tokens") -> None:
     """See `Tokens.save`."""
-    whole = isinstance(tokens.codes, Tensor)
-    arrays = (
-        {"codes": tokens.codes}
-        if whole
-        else {f"codes.{k}": stream for k, stream in enumerate(tokens.streams)}
-    )
+    codes = tokens.codes
+    whole = isinstance(codes, Tensor)
+    arrays = {f"codes.{k}": stream for k, stream in enumerate(tokens.streams)}
+    if isinstance(codes, Tensor):
+        arrays = {"codes": codes}
     arrays |= {f"side.{name}": value for name, value in tokens.side.items()}
     facts = {
         "version": _VERSION,

@@ -74,9 +74,9 @@ def run_fit(fit: Fit, folder: Path) -> str | None:
 @functools.lru_cache(maxsize=2)
 def _load(setup: Setup, folder: Path) -> Codec:
     """Build a setup's codec; jobs of one setup come in a row, so few are kept."""
+    settings: dict[str, Any] = dict(setup.settings)
     if setup.fit is None:
-        return load(setup.codec, **dict(setup.settings))
-    settings = dict(setup.settings)
+        return load(setup.codec, **settings)
     codec = requantized.latent_codec(setup.fit.codec, settings)
     fitted = load_file(folder / requantized.fit_file(codec, [setup.fit.signature]))
     rvq = ResidualVectorQuantizer.from_codebooks(fitted["codebooks"])

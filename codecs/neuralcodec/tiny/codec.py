@@ -37,6 +37,9 @@ class Tiny(LatentCodec):
     """
 
     sample_rate = SAMPLE_RATE
+    hop_length: int
+    encode_context: int
+    decode_context: int
 
     def __init__(
         self, model: str = "50hz", weights: str | Path | None = None, beam_width: int = 1

@@ -174,6 +174,10 @@ class Dac(LatentCodec):
             below 1.
     """
 
+    hop_length: int
+    encode_context: int
+    decode_context: int
+
     def __init__(
         self, model: str = "44khz", weights: str | Path | None = None, beam_width: int = 1
     ) -> None:

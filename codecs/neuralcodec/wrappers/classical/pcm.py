@@ -72,5 +72,5 @@ class Pcm(Codec):
     def _decode(self, tokens: Tokens) -> Tensor:
         (codes,) = tokens.streams
         check_frames(codes.shape[1], tokens.num_samples, tokens.num_samples)
-        level = codes[:, None].to(torch.float32) - self._half + self._offset
+        level: Tensor = codes[:, None].to(torch.float32) - self._half + self._offset
         return level * self.step

@@ -88,6 +88,7 @@ class Encodec24khz(_Encodec, LatentCodec):
     """
 
     name = "encodec_24khz"
+    hop_length: int
     frame_rate = 75.0
     is_causal = True
     is_streaming = True

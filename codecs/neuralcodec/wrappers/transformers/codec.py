@@ -57,6 +57,8 @@ class TransformersCodec(LatentCodec):
         ValueError: if `beam_width` is below 1, or the model is of a kind that can't be run here.
     """
 
+    hop_length: int
+
     def __init__(self, name: str, loaded: Loaded, beam_width: int) -> None:
         super().__init__()
         self.name, self.beam_width = name, check_beam(beam_width)

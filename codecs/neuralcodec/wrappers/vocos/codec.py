@@ -48,6 +48,8 @@ class VocosEncodec(LatentCodec):
     """
 
     name = "vocos_encodec_24khz"
+    hop_length: int
+    decode_context: int
     is_streaming = True
 
     def __init__(
@@ -104,7 +106,7 @@ class VocosEncodec(LatentCodec):
 
     def _decode(self, tokens: Tokens) -> Tensor:
         codes = torch.stack(tokens.streams, dim=1)
-        check_cover(codes.shape[-1], self.encodec._hop, tokens.num_samples)
+        check_cover(codes.shape[-1], self.hop_length, tokens.num_samples)
         return self._decode_codes(codes)
 
     def _analyse(self, wav: Tensor) -> Tensor:
@@ -117,10 +119,9 @@ class VocosEncodec(LatentCodec):
         return self.encodec._analysis_layer()
 
     def _decode_layer(self) -> Layer:
-        context, hop = self.decode_context, self.hop_length
-        assert context is not None
-        assert hop is not None
-        return Windowed(self._decode_codes, context=context, channels=1, ratio=hop)
+        return Windowed(
+            self._decode_codes, context=self.decode_context, channels=1, ratio=self.hop_length
+        )
 
     def _decode_codes(self, codes: Tensor) -> Tensor:
         """Turn codes `[B, K, frames]` into wav `[B, 1, frames * 320]`."""
@@ -153,6 +154,9 @@ class VocosMel(LatentCodec):
     """
 
     name = "vocos_mel_24khz"
+    hop_length: int
+    encode_context: int
+    decode_context: int
     has_codebooks = False
 
     def __init__(self, weights: str | Path | None = None) -> None:
@@ -161,7 +165,7 @@ class VocosMel(LatentCodec):
         mel = config.feature_extractor.init_args
         self.network: Any = network.eval()
         self.sample_rate, self.dim = mel.sample_rate, mel.n_mels
-        self.hop_length = self._hop = int(mel.hop_length)
+        self.hop_length = int(mel.hop_length)
         self.frame_rate = mel.sample_rate / mel.hop_length
         self.encode_context = -(-mel.n_fft // (2 * mel.hop_length))
         self.decode_context = config.context
@@ -172,7 +176,7 @@ class VocosMel(LatentCodec):
         length = wav.shape[-1]
         padded = fit_length(wav[:, 0], max(length, self._reflected + 1))
         mel: Tensor = self.network.feature_extractor(padded)
-        return mel[..., : length // self._hop + 1]
+        return mel[..., : length // self.hop_length + 1]
 
     def _synthesise(self, z: Tensor) -> Tensor:
         wav: Tensor = self.network.head(self.network.backbone(z))
