@@ -1,5 +1,6 @@
 """What the toolkit makes of bad audio: a score that makes sense, or one line that says why not."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,15 @@ def bad_folder(tmp_path_factory: pytest.TempPathFactory, speech: Tensor) -> Path
     put(folder, "stereo", torch.cat([speech, 0.5 * speech]))
     put(folder, "rate_8k", audio.resample(speech, RATE, 8000), 8000)
     put(folder, "rate_96k", audio.resample(speech, RATE, 96000), 96000)
+    put(folder, "cancelled", torch.cat([speech, -speech]))
+    put(folder, "cut", speech)
+    whole = (folder / "cut.wav").read_bytes()
+    (folder / "cut.wav").write_bytes(whole[: len(whole) - 4 * RATE // 4])
+    put(folder, "._good", speech)
+    put(folder, "odd", speech)
+    (folder / "odd.wav").rename(folder / os.fsdecode(b"caf\xe9.wav"))
     (folder / "text.wav").write_text("This is a letter, and no audio.\n" * 40)
+    (folder / os.fsdecode(b"te\xe9xt.wav")).write_text("This is another.\n" * 40)
     put(folder, "good", speech)
     return folder
 
@@ -86,10 +95,10 @@ CODECS = ["pcm", "mdct", "opus"]
 
 
 def test_every_bad_clip_has_its_rows(swept: pd.DataFrame, bad_folder: Path) -> None:
-    assert len(swept) == 10 * 3
+    assert len(swept) == 14 * 3
     assert set(swept["status"]) == {"ok", "failed"}
     failed = swept[swept["status"] == "failed"]
-    assert set(failed["clip"]) == {"nan.wav", "text.wav"}
+    assert set(failed["clip"]) == {"nan.wav", "text.wav", r"te\udce9xt.wav", "cancelled.wav"}
     assert not swept["reason"].str.contains("\n").any()
     for name in SCORES:
         values = swept[name].dropna()
@@ -105,6 +114,20 @@ def test_broken_files_fail_with_their_name(swept: pd.DataFrame, codec: str) -> N
     assert row["status"] == "failed"
     assert "cannot read" in row["reason"]
     assert "text.wav as audio" in row["reason"]
+    row = rows_of(swept, r"te\udce9xt", codec)
+    assert r"te\udce9xt.wav as audio" in row["reason"]
+    row = rows_of(swept, "cancelled", codec)
+    assert "cancelled.wav: the 2 channels cancel" in row["reason"]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_rows_say_how_a_clip_was_read(swept: pd.DataFrame, codec: str) -> None:
+    row = rows_of(swept, "cut", codec)
+    assert row["seconds"] == pytest.approx(0.75, abs=1e-3)
+    assert "ends before its header says: 1.000 s promised, 0.750 s found" in row["reason"]
+    assert row["reason"].count("promised") == 1
+    assert "2 channels averaged to one, 0.5 dB below" in rows_of(swept, "stereo", codec)["reason"]
+    assert rows_of(swept, "good", codec)["reason"] == ""
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -117,7 +140,9 @@ def test_silence_has_no_score_of_fidelity(swept: pd.DataFrame, codec: str) -> No
 
 
 @pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.parametrize("name", ["saturated", "beyond", "stereo", "rate_8k", "rate_96k", "good"])
+@pytest.mark.parametrize(
+    "name", ["saturated", "beyond", "stereo", "rate_8k", "rate_96k", "good", r"caf\udce9"]
+)
 def test_odd_audio_is_scored(swept: pd.DataFrame, codec: str, name: str) -> None:
     row = rows_of(swept, name, codec)
     assert row["status"] == "ok"

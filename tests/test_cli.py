@@ -108,6 +108,16 @@ def test_results_lie_under_the_name_of_the_sweep(
     assert (tmp_path / "results" / "mine" / "results.csv").is_file()
 
 
+def test_home_is_expanded(
+    cli: Cli, write_sweep: WriteSweep, tmp_path: Path, in_process: None, monkeypatch: Any
+) -> None:
+    file = write_sweep("[grid.pcm]")
+    monkeypatch.setenv("HOME", str(tmp_path))  # which no shell expands in --out=~/mine
+    assert cli("sweep", f"~/{file.name}", "--out=~/mine").status == 0
+    assert (tmp_path / "mine" / "results.csv").is_file()
+    assert cli("plot", "~/mine").status == 0
+
+
 def test_audio_of_the_users_own(
     cli: Cli, write_sweep: WriteSweep, tmp_path: Path, in_process: None
 ) -> None:

@@ -1,14 +1,17 @@
 import csv
 import logging
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
+from torch import Tensor
 
 from neuralcodec.core import audio
-from neuralcodec.core.audio import KINDS
+from neuralcodec.core.audio import KINDS, AudioWarning
 from neuralcodec.data import STARTER, Clip, clips, starter_credits
 
 SHARED_EVAL = Path(__file__).parents[2] / "shared" / "audio" / "eval"
@@ -62,15 +65,14 @@ def test_starter_test_split_has_twelve_clips_of_four_to_eight_seconds() -> None:
     kinds = [clip.kind for clip in test]
     assert [kinds.count(kind) for kind in KINDS] == [5, 4, 3, 0]
     for clip in test:
-        wav, rate = clip.read()
-        assert 4 <= wav.shape[1] / rate <= 8, clip.name
+        assert clip.read().shape[1] == round(clip.duration * clip.sample_rate)
+        assert 4 <= clip.duration <= 8, clip.name
 
 
 def test_starter_fit_split_has_three_to_four_minutes() -> None:
     seconds = dict.fromkeys(KINDS, 0.0)
     for clip in clips("starter:fit"):
-        wav, rate = clip.read()
-        seconds[clip.kind] += wav.shape[1] / rate
+        seconds[clip.kind] += clip.duration
     assert 180 <= sum(seconds.values()) <= 240
     assert 110 <= seconds["speech"] <= 150
     assert seconds["music"] >= 50
@@ -88,7 +90,7 @@ def test_starter_manifest_tells_the_truth() -> None:
 
 def test_starter_levels_are_sensible() -> None:
     for clip in clips("starter"):
-        wav, rate = clip.read()
+        wav, rate = clip.read(), clip.sample_rate
         power = wav.double().square()
         assert -30 < decibels(float(power.mean())) < -10, clip.name
         full = (wav[0].abs() >= 1 - 2**-15).int()
@@ -104,8 +106,7 @@ def test_starter_speech_of_the_test_split_has_transcripts() -> None:
     for clip in clips("starter:test"):
         assert bool(clip.transcript) == bool(clip.speaker) == (clip.kind == "speech")
         if clip.transcript:
-            wav, rate = clip.read()
-            words_per_second = len(clip.transcript.split()) / (wav.shape[1] / rate)
+            words_per_second = len(clip.transcript.split()) / clip.duration
             assert 2 < words_per_second < 4, clip.name
 
 
@@ -197,6 +198,80 @@ def test_listing_opens_no_audio_and_reading_names_the_bad_file(tmp_path: Path) -
         clip.read()
 
 
+def test_hidden_files_and_folders_are_no_clips(tmp_path: Path) -> None:
+    folder = tmp_path / ".set"  # above the source a name says nothing
+    for name in ("a.wav", "b/c.wav"):
+        put(folder / name)
+    for name in ("._a.wav", ".b.wav", ".git/d.wav", "b/.cache/e.wav", "__MACOSX/b/._c.wav"):
+        put(folder / name)
+    assert [clip.name for clip in clips(folder)] == ["a.wav", "b/c.wav"]
+    with pytest.raises(ValueError, match=r"no clips in .*not hidden"):
+        clips(folder / "__MACOSX")
+
+
+def test_links_to_nothing_are_named(tmp_path: Path) -> None:
+    put(tmp_path / "set" / "a.wav")
+    (tmp_path / "set" / "b.wav").symlink_to(put(tmp_path / "other.wav"))
+    (tmp_path / "set" / "notes.txt").symlink_to(tmp_path / "gone.txt")
+    assert [clip.name for clip in clips(tmp_path / "set")] == ["a.wav", "b.wav"]
+    (tmp_path / "set" / "sub").mkdir()
+    (tmp_path / "set" / "sub" / "c.wav").symlink_to(tmp_path / "gone.wav")
+    with pytest.raises(FileNotFoundError, match=r"sub/c\.wav is a link to a file that does not"):
+        clips(tmp_path / "set")
+    (tmp_path / "set" / "manifest.csv").symlink_to(tmp_path / "gone.csv")
+    with pytest.raises(FileNotFoundError, match=r"manifest\.csv"):
+        clips(tmp_path / "set")
+
+
+def test_folders_that_cannot_be_listed_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "a.wav")
+    put(tmp_path / "locked" / "b.wav")
+    listed = os.scandir
+
+    def fail(path: str) -> Iterator[os.DirEntry[str]]:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", fail)  # the tests may run as root, whom no mode stops
+    with pytest.raises(PermissionError, match=r"cannot list .*locked: Permission denied"):
+        clips(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["", "  ", "\n"])
+def test_an_empty_source_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    put(tmp_path / "a.wav")
+    monkeypatch.chdir(tmp_path)  # which an empty path would be
+    with pytest.raises(ValueError, match=f"'starter', got {source!r}".replace("\\", r"\\")):
+        clips(source)
+
+
+def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    put(tmp_path / "set" / "a.wav")
+    put(tmp_path / "~odd" / "b.wav")
+    assert clips("~/set") == clips(Path("~/set")) == clips(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    assert [clip.name for clip in clips("~odd")] == ["b.wav"]  # no user's home
+    put_manifest(tmp_path / "list", "file\n~/set/a.wav\n")
+    assert clips("~/list/manifest.csv")[0].path == tmp_path / "set" / "a.wav"
+
+
+def test_names_that_are_not_utf_8_are_escaped(tmp_path: Path) -> None:
+    for name in (b"caf\xe9.wav", b"caf\xe8.wav", "café.wav".encode()):
+        put(tmp_path / os.fsdecode(name))
+    found = clips(tmp_path)
+    assert {clip.name for clip in found} == {r"caf\udce9.wav", r"caf\udce8.wav", "café.wav"}
+    assert all(clip.read().shape == (1, 100) for clip in found)
+    put(tmp_path / r"caf\udce9.wav")
+    with pytest.raises(ValueError, match=r"two files that are written 'caf\\\\udce9\.wav'"):
+        clips(tmp_path)
+
+
 def test_sources_without_clips_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"gone; 'starter' is"):
         clips(tmp_path / "gone")
@@ -227,8 +302,24 @@ def test_folder_is_read_through_its_manifest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        'file, kind, transcript, speaker\na.wav, music, "Well, yes.", Ann\n',
+        'FILE,Kind,TRANSCRIPT,Speaker\r\na.wav,music,"Well, yes.",Ann\r\n',
+        '\ufeff file , kind ,transcript , speaker,,\n a.wav , music , "Well, yes.", Ann ,,\n\n',
+    ],
+)
+def test_blanks_and_case_in_a_manifest_do_not_matter(tmp_path: Path, text: str) -> None:
+    put(tmp_path / "a.wav")
+    (clip,) = clips(put_manifest(tmp_path, text))
+    assert clip == Clip("a.wav", tmp_path / "a.wav", "music", "Well, yes.", "Ann")
+
+
+@pytest.mark.parametrize(
     ("text", "error", "message"),
     [
+        ("file,kind,Kind \na.wav,music,speech\n", ValueError, "has two columns named 'kind'"),
+        ("file,x,y,x,y\na.wav,,,,\n", ValueError, "has two columns named 'x', 'y'"),
         ("name,kind\na.wav,music\n", ValueError, "needs a header with the column 'file', found na"),
         ("", ValueError, "column 'file', found nothing"),
         ("file\n", ValueError, "no clips in"),
@@ -264,26 +355,83 @@ def test_the_shared_evaluation_set_loads() -> None:
     assert [kinds.count(kind) for kind in KINDS] == [13, 8, 4, 0]
     assert sum(clip.transcript != "" for clip in found) == 11
     for clip in found:
-        wav, rate = clip.read(16_000)
-        assert rate == 16_000
-        assert wav.shape[0] == 1
+        wav = clip.read(16_000, channels=1)
+        assert wav.shape == (1, pytest.approx(16_000 * clip.duration, abs=1))
         assert float(wav.abs().max()) <= 1
 
 
 # One clip
 
 
-def test_read_gives_the_mean_of_the_channels(tmp_path: Path) -> None:
-    audio.write(tmp_path / "a.wav", torch.tensor([[0.5, 0.25], [0.0, -0.25]]), RATE)
-    wav, rate = Clip("a.wav", tmp_path / "a.wav").read()
-    assert (wav.tolist(), rate) == ([[0.25, 0.0]], RATE)
+def noise(channels: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return ((torch.rand(channels, 400, generator=generator) - 0.5) * 32768).round() / 32768
+
+
+def put_wav(path: Path, wav: Tensor) -> Clip:
+    audio.write(path, wav, RATE)
+    return Clip(path.name, path)
+
+
+@pytest.mark.parametrize("channels", [2, 6])
+def test_read_averages_the_channels_and_says_so_once(tmp_path: Path, channels: int) -> None:
+    wav = noise(channels)
+    clip = put_wav(tmp_path / "a.wav", wav)
+    with pytest.warns(
+        AudioWarning, match=rf"a\.wav: {channels} channels averaged to one, \d"
+    ) as said:
+        mono = clip.read()
+    assert len(said) == 1
+    torch.testing.assert_close(mono, wav.mean(0, keepdim=True))
+    assert torch.equal(clip.read(), mono)  # a warning would be an error
+    other = put_wav(tmp_path / "b.wav", wav)
+    assert torch.equal(other.read(channels=1), mono)  # asked for
+    with pytest.warns(AudioWarning, match=r"b\.wav"):
+        other.read()
+
+
+def test_equal_channels_lose_nothing(tmp_path: Path) -> None:
+    wav = noise(1)
+    assert torch.equal(put_wav(tmp_path / "a.wav", wav.repeat(2, 1)).read(), wav)
+
+
+@pytest.mark.parametrize("pairs", [1, 3])
+@pytest.mark.parametrize("channels", [None, 1])
+def test_channels_that_cancel_are_refused(tmp_path: Path, pairs: int, channels: int | None) -> None:
+    wav = noise(1)
+    clip = put_wav(tmp_path / "a.wav", torch.cat([wav, -wav]).repeat(pairs, 1))
+    with pytest.raises(ValueError, match=rf"a\.wav: the {2 * pairs} channels cancel"):
+        clip.read(16_000, channels=channels)
+    assert clip.read(channels="keep").shape == (2 * pairs, 400)
+
+
+def test_read_gives_the_channels_that_are_wanted(tmp_path: Path) -> None:
+    wav = noise(6)
+    one, six = put_wav(tmp_path / "1.wav", wav[:1]), put_wav(tmp_path / "6.wav", wav)
+    assert torch.equal(six.read(channels="keep"), wav)
+    assert torch.equal(six.read(channels=6), wav)
+    assert torch.equal(one.read(channels=6), wav[:1].repeat(6, 1))
+    assert torch.equal(one.read(channels="keep"), wav[:1])
+    with pytest.raises(ValueError, match=r"6\.wav has 6 channels, which cannot become 2"):
+        six.read(channels=2)
+    for bad in (0, -1, 1.0, True, "mix"):
+        with pytest.raises(ValueError, match=f"channels must be None, 'keep' or .* got {bad!r}"):
+            one.read(channels=bad)  # type: ignore[arg-type]  # which the check is for
+
+
+def test_a_clip_knows_its_header(tmp_path: Path) -> None:
+    clip = put_wav(tmp_path / "a.flac", noise(2))
+    assert (clip.sample_rate, clip.channels, clip.duration) == (RATE, 2, 400 / RATE)
+    content = clip.path.read_bytes()  # the samples, 36 bits from byte 21: not known
+    clip.path.write_bytes(content[:21] + bytes([content[21] & 0xF0]) + bytes(4) + content[26:])
+    assert (clip.sample_rate, clip.channels, clip.duration) == (RATE, 2, 400 / RATE)
+    assert torch.equal(clip.read(channels="keep"), noise(2))
 
 
 def test_read_resamples_only_when_asked(tmp_path: Path) -> None:
     clip = Clip("a.wav", put(tmp_path / "a.wav"))
-    assert clip.read()[0].shape == clip.read(RATE)[0].shape == (1, 100)
-    wav, rate = clip.read(2 * RATE)
-    assert (wav.shape, rate) == ((1, 200), 2 * RATE)
+    assert clip.read().shape == clip.read(RATE).shape == (1, 100)
+    assert clip.read(2 * RATE).shape == (1, 200)
     with pytest.raises(ValueError, match="must be positive"):
         clip.read(0)
 
@@ -293,8 +441,8 @@ def test_read_scales_down_what_is_louder_than_one_and_says_so(
 ) -> None:
     wav = torch.tensor([[0.5, -2.0, 1.0]])
     audio.write(tmp_path / "a.wav", wav, RATE, subtype="FLOAT")
-    with caplog.at_level(logging.INFO, logger="neuralcodec.data.clips"):
-        assert torch.equal(Clip("a.wav", tmp_path / "a.wav").read()[0], wav / 2)
+    with caplog.at_level(logging.INFO, logger="neuralcodec.data.clip"):
+        assert torch.equal(Clip("a.wav", tmp_path / "a.wav").read(), wav / 2)
     assert "peak of 2.0000" in caplog.text
 
 
@@ -304,12 +452,12 @@ def test_read_scales_down_what_resampling_made_louder_than_one(
     square = (torch.arange(4000) // 20 % 2 * 2 - 1).float()[None]
     audio.write(tmp_path / "a.wav", square, RATE)
     clip = Clip("a.wav", tmp_path / "a.wav")
-    with caplog.at_level(logging.INFO, logger="neuralcodec.data.clips"):
-        assert float(clip.read()[0].abs().max()) == 1
+    with caplog.at_level(logging.INFO, logger="neuralcodec.data.clip"):
+        assert float(clip.read().abs().max()) == 1
         assert not caplog.records
-        raw = audio.resample(clip.read()[0], RATE, 16_000)
+        raw = audio.resample(clip.read(), RATE, 16_000)
         assert float(raw.abs().max()) > 1.05
-        wav, _ = clip.read(16_000)
+        wav = clip.read(16_000)
     assert float(wav.abs().max()) == 1
     torch.testing.assert_close(wav, raw / raw.abs().max())
     assert len(caplog.records) == 1

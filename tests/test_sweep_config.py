@@ -49,6 +49,27 @@ def points_of(plan: Plan) -> set[str]:
 # The file
 
 
+def test_a_byte_order_mark_and_home_do_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = read(put(tmp_path, GOOD))
+    assert read(put(tmp_path, "\ufeff" + GOOD)) == experiment
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read("~/sweep.toml") == experiment
+
+
+@pytest.mark.parametrize("key", ["audio", "fit_audio"])
+@pytest.mark.parametrize("value", ["", "  "])
+def test_an_empty_source_is_refused(tmp_path: Path, key: str, value: str) -> None:
+    path = put(tmp_path, f'{HEAD}[base]\n{key} = "{value}"\n[grid.pcm]\n')
+    with pytest.raises(ValueError, match=rf"sweep\.toml: base\.{key}: must be .*, got '{value}'"):
+        read(path)
+    experiment = read(put(tmp_path, f"{HEAD}{SWEPT}"))
+    options = {key: value}
+    with pytest.raises(ValueError, match="'starter', got"):
+        make(experiment, **options)
+
+
 def test_good_file(tmp_path: Path) -> None:
     experiment = read(put(tmp_path, GOOD))
     assert (experiment.name, experiment.question) == ("good-1", "What for?")

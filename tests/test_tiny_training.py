@@ -428,7 +428,36 @@ def test_sources_leave_out_speakers_and_kinds(speakers: Path) -> None:
         find(Source(str(speakers), kinds=("music",)))
 
 
-def test_a_dataset_of_torchaudio_is_a_source(tmp_path: Path) -> None:
+def test_an_empty_source_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"audio must be a folder, .*got ' '"):
+        Source(" ")
+
+
+def test_a_stream_weighs_what_it_holds(tmp_path: Path) -> None:
+    audio.write(tmp_path / "a.flac", torch.rand(1, 16000) * 0.1, 16000)
+    content = (tmp_path / "a.flac").read_bytes()  # the samples, 36 bits from byte 21: not known
+    (tmp_path / "a.flac").write_bytes(
+        content[:21] + bytes([content[21] & 0xF0]) + bytes(4) + content[26:]
+    )
+    corpus = Corpus([Source(str(tmp_path))], seconds=0.5, augmentation=Augmentation(), held_out=0.0)
+    assert corpus.seconds == 1.0
+
+
+def test_a_recipe_finds_the_model_of_its_start_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "recipe.toml").write_text(
+        'name = "a"\nbegin_with = "~/m.safetensors"\ndata.sources = [{audio = "x"}]\n'
+        "schedule.steps = 1\n"
+    )
+    recipe = recipes.read("~/recipe.toml")
+    assert recipe.begin_with == str(tmp_path / "m.safetensors")
+
+
+def test_a_dataset_of_torchaudio_is_a_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "LibriSpeech" / "train-clean-100"
     for speaker in ("19", "26"):
         chapter = folder / speaker / "198"
@@ -443,6 +472,8 @@ def test_a_dataset_of_torchaudio_is_a_source(tmp_path: Path) -> None:
     assert len(found) == 4
     assert {clip.speaker for clip in found} == {"19", "26"}
     assert all(clip.read(16000).shape == (1, 8000) for clip in found)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find(Source("torchaudio:LIBRISPEECH:~")) == found
     with pytest.raises(ValueError, match="unknown NAME 'LIBRISPEACH'; did you mean 'LIBRISPEECH'"):
         find(Source("torchaudio:LIBRISPEACH:/data"))
 

@@ -61,8 +61,10 @@ def _draw(folder: Path) -> None:
     import pandas as pd
 
     from neuralcodec.analysis.plots import save_all
+    from neuralcodec.core.files import expanded
     from neuralcodec.metrics import METRICS
 
+    folder = expanded(folder)
     path = folder / "results.csv"
     if not path.is_file():
         raise FileNotFoundError(f"no results at {path}; run a sweep first")
