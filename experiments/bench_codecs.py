@@ -61,6 +61,8 @@ def calls(codec: Any, wav: Tensor) -> tuple[Any, Any]:
 def delay_ms(codec: Codec) -> float | None:
     """Give how long after a sample went in it may come out: a frame, and what is looked ahead."""
     ahead = 0
+    if codec.hop_length is None:
+        return None
     if not codec.is_causal:
         if codec.decode_context is None:
             return None

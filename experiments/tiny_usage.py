@@ -48,7 +48,7 @@ def main() -> None:
     rows = []
     for name in (name for name in REGISTRY if name.startswith("tiny_")):
         codec = load(name)
-        codes = [codec.encode(wav[None, None]).codes for wav in wavs]
+        codes = [torch.stack(codec.encode(wav).streams, dim=1) for wav in wavs]
         counts = statistics.histogram(codes, codec.codebook_sizes)
         frames = sum(part.shape[-1] for part in codes)
         used = statistics.usage(counts, codec.codebook_sizes) * 100

@@ -230,7 +230,8 @@ def test_resample_takes_whole_floats() -> None:
     wav = noise(1, 100)
     assert torch.equal(audio.resample(wav, 16000.0, 24000), audio.resample(wav, 16000, 24000))
     assert torch.equal(
-        audio.resample(wav, np.int64(16000), np.float32(24000)), audio.resample(wav, 16000, 24000)
+        audio.resample(wav, int(np.int64(16000)), float(np.float32(24000))),
+        audio.resample(wav, 16000, 24000),
     )
 
 
@@ -373,7 +374,7 @@ def test_check_wav_needs_no_values_on_the_meta_device() -> None:
     assert audio.mix_down(torch.empty(2, 3, 5, device="meta")).shape == (2, 1, 5)
 
 
-class Syncs(TorchDispatchMode):
+class Syncs(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the values that are brought from the device."""
 
     count = 0
@@ -384,6 +385,6 @@ class Syncs(TorchDispatchMode):
 
 
 def test_check_wav_waits_for_the_device_once() -> None:
-    with Syncs() as syncs:
+    with Syncs() as syncs:  # type: ignore[no-untyped-call]
         audio.check_wav(noise(2, 1, 100), channels=1)
     assert syncs.count == 1

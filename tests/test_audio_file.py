@@ -14,6 +14,7 @@ from torch import Tensor
 
 from neuralcodec.core import audio
 from neuralcodec.core.audio import AudioWarning
+from neuralcodec.core.audio_file import AudioInfo
 
 RATE = 16_000
 
@@ -65,7 +66,7 @@ def test_a_flac_of_unknown_length_is_read(tmp_path: Path, wav: Tensor) -> None:
     back, rate = audio.read(path)
     assert rate == RATE
     assert torch.equal(back, wav)
-    assert audio.info(path) == audio.AudioInfo(RATE, 1, None)
+    assert audio.info(path) == AudioInfo(RATE, 1, None)
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0xFFFFFFFF - 36, 0x7FFFFFFF, 0x80000000])

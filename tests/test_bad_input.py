@@ -11,7 +11,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from neuralcodec import load
+from neuralcodec import LatentCodec, load
 from neuralcodec.core import audio
 from neuralcodec.data import clips
 from neuralcodec.metrics import METRICS, score
@@ -259,7 +259,7 @@ def test_clipping_costs_quality(speech: Tensor) -> None:
 @pytest.mark.parametrize("name", ["pcm", "opus", "mp3", "aac", "mdct", "mel"])
 def test_codecs_refuse_what_is_no_audio(name: str) -> None:
     codec = load(name)
-    encode = codec.encode if hasattr(codec, "encode") else codec.encode_latents
+    encode = codec.encode_latents if isinstance(codec, LatentCodec) else codec.encode
     for wav, message in (
         (torch.full((1, 1, 800), torch.nan), "NaN or infinite"),
         (torch.zeros(1, 1, 0), "not empty"),
@@ -279,6 +279,7 @@ def test_unknown_codec_names_the_nearest() -> None:
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_sizes_out_of_range(size: int) -> None:
+    sizes: dict[str, Any]
     for sizes in ({"num_codebooks": size}, {"codebook_size": size}):
         with pytest.raises(ValueError, match=f"must be at least 1, got {size}"):
             load("mdct+rvq", **sizes)

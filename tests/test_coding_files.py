@@ -259,7 +259,7 @@ def as_version_1(data: bytes) -> bytes:
 
 
 def test_a_file_of_version_1_is_held_to_its_codebooks(cli: Cli, tone: Path, tmp_path: Path) -> None:
-    options = {"num_codebooks": 2, "codebook_size": 4}
+    options: dict[str, Any] = {"num_codebooks": 2, "codebook_size": 4}
     codec = neuralcodec.load("mdct+rvq", **options)
     tokens = codec.encode(audio.read(tone)[0][None])
     books = hashlib.sha256(codec.rvq.codebooks.numpy().astype("<f4").tobytes()).hexdigest()

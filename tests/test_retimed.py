@@ -114,9 +114,10 @@ def test_fitted_codebooks_are_kept_by_content(
     wav = _speech()[0]
     write(folder / "a.wav", wav, 16000)
 
-    def load(**changed: object) -> Tensor:
+    def load(**changed: Any) -> Tensor:
         options = {"num_codebooks": 2, "codebook_size": 8, "audio": folder} | changed
-        return neuralcodec.load("mdct+rvq", **options).rvq.codebooks  # type: ignore[no-any-return]
+        codebooks: Tensor = neuralcodec.load("mdct+rvq", **options).rvq.codebooks
+        return codebooks
 
     first = load()
     with monkeypatch.context() as patch:
@@ -132,7 +133,8 @@ def test_fitted_codebooks_are_kept_by_content(
 
 
 def test_beam_is_a_setting_that_needs_no_fit_of_its_own() -> None:
-    wav, options = _speech(), {"frame_rate": 100, "num_codebooks": 4, "codebook_size": 16}
+    wav = _speech()
+    options: dict[str, Any] = {"frame_rate": 100, "num_codebooks": 4, "codebook_size": 16}
     greedy = neuralcodec.load("mdct+rvq", **options)
     beam = neuralcodec.load("mdct+rvq", beam_width=16, **options)
     assert torch.equal(greedy.rvq.codebooks, beam.rvq.codebooks)

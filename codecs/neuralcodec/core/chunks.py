@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from neuralcodec.core.audio import check_wav
+from neuralcodec.core.audio import fit_length
 from neuralcodec.core.codec import Codec
+from neuralcodec.core.inputs import as_batch
 from neuralcodec.core.latents import LatentCodec
 from neuralcodec.core.tokens import Tokens
 
@@ -36,11 +37,11 @@ class _Chunk:
     end: int | None
 
     def seen(self, unit: int) -> slice:
-        """Find in the clip what the codec sees, where a frame has `unit` elements."""
+        """Return what the codec sees of the clip, where a frame has `unit` elements."""
         return slice(self.start * unit, self.end and self.end * unit)
 
     def kept(self, unit: int) -> slice:
-        """Find in what was seen what is kept."""
+        """Return what is kept of what was seen."""
         last = self.last and (self.last - self.start) * unit
         return slice((self.first - self.start) * unit, last)
 
@@ -123,7 +124,7 @@ def _per_frame(codec: Codec, frame_rate: float, sample_rate: int) -> int:
 
 
 def _arrays(tokens: Tokens) -> tuple[Tensor, ...]:
-    """Give the codes as arrays whose last axis is time: one, or one a codebook."""
+    """Return the codes as arrays whose last axis is time: one, or one per codebook."""
     return (tokens.codes,) if isinstance(tokens.codes, Tensor) else tokens.codes
 
 
@@ -132,7 +133,7 @@ def _units(codec: Codec, tokens: Tokens) -> list[int]:
     if tokens.side:
         raise ValueError(
             f"tokens with {', '.join(sorted(tokens.side))} beside the codes can't be chunked: "
-            f"nobody knows which part of it is a chunk's"
+            f"which part of it belongs to which chunk is not known"
         )
     rates = tokens.frame_rates[: len(_arrays(tokens))]
     return [_per_frame(codec, rate, tokens.sample_rate) for rate in rates]
@@ -154,7 +155,6 @@ def _encode_stream(codec: Codec, wav: Tensor, size: int, num_codebooks: int | No
     codes = _Joined(math.ceil(wav.shape[-1] / codec.sample_rate * codec.frame_rates[0]))
     for start in range(0, wav.shape[-1], size):
         piece = wav[..., start : start + size]
-        check_wav(piece, channels=codec.channels)
         codes.add(stream.push(piece))
     codes.add(stream.finish())
     return codec.tokens(codes.get(), wav.shape[-1])
@@ -203,18 +203,19 @@ def _decode_chunks(codec: Codec, tokens: Tokens, size: int) -> Tensor:
 def encode(
     codec: Codec, wav: Tensor, *, seconds: float = 10.0, num_codebooks: int | None = None
 ) -> Tokens:
-    """Encode long audio as `codec.encode` does, in memory that doesn't grow with its length.
+    """Encode long audio as `codec.encode` does, in memory that does not grow with its length.
 
     Args:
-        codec: `Streaming` or `Chunkable`, or it is given the whole clip.
-        wav: `[B, C, T]`, float in [-1, 1].
-        seconds: of a chunk, contexts not counted; a clip no longer than that goes through whole.
+        codec: if it has neither streams nor known contexts, it is given the whole clip.
+        wav: `[B, C, T]`, `[C, T]` or `[T]`, float in [-1, 1].
+        seconds: per chunk, without its contexts; a shorter clip is coded whole.
         num_codebooks: levels to use, 1..K; default all.
 
     Raises:
         ValueError: if `seconds` is not positive and finite, the codec refuses its input, its tokens
             have a `side`, or its frame rates don't fit its `hop_length`.
     """
+    wav = as_batch(wav, codec.channels)
     size = _per_chunk(seconds, codec.sample_rate)
     if wav.shape[-1] <= size:
         return codec.encode(wav, num_codebooks)
@@ -230,9 +231,9 @@ def decode(codec: Codec, tokens: Tokens, *, seconds: float = 10.0) -> Tensor:
     """Decode many tokens as `codec.decode` does, in memory that doesn't grow with their number.
 
     Args:
-        codec: `Streaming` or `Chunkable`, or it is given all tokens at once.
+        codec: if it has neither streams nor known contexts, it is given all tokens at once.
         tokens: of any prefix of the codec's codebooks.
-        seconds: of a chunk, contexts not counted; a clip no longer than that goes through whole.
+        seconds: per chunk, without its contexts; a shorter clip is coded whole.
 
     Returns:
         wav `[B, C, num_samples]`.
@@ -244,6 +245,9 @@ def decode(codec: Codec, tokens: Tokens, *, seconds: float = 10.0) -> Tensor:
     size = _per_chunk(seconds, codec.sample_rate)
     if tokens.num_samples <= size:
         return codec.decode(tokens)
+    if tokens.clips is not None:
+        clips = [decode(codec, clip, seconds=seconds) for clip in tokens]
+        return torch.cat([fit_length(clip, tokens.num_samples) for clip in clips])
     if codec.is_streaming:
         return _decode_stream(codec, tokens, _per_chunk(seconds, codec.frame_rates[0]))
     if codec.is_chunkable:
@@ -253,16 +257,17 @@ def decode(codec: Codec, tokens: Tokens, *, seconds: float = 10.0) -> Tensor:
 
 
 def encode_latents(codec: LatentCodec, wav: Tensor, *, seconds: float = 10.0) -> Tensor:
-    """Give the latents `[B, D, frames]` of long audio, as `codec.encode_latents` does.
+    """Return the latents `[B, D, frames]` of long audio, as `codec.encode_latents` does.
 
     Args:
-        codec: `Chunkable`, or it is given the whole clip; streams are of codes only.
-        wav: `[B, C, T]`, float in [-1, 1].
+        codec: if its contexts are not known, it is given the whole clip; streams are of codes only.
+        wav: `[B, C, T]`, `[C, T]` or `[T]`, float in [-1, 1].
         seconds: as for `encode`.
 
     Raises:
         ValueError: as for `encode`.
     """
+    wav = as_batch(wav, codec.channels)
     size = _per_chunk(seconds, codec.sample_rate)
     if not codec.is_chunkable or wav.shape[-1] <= size:
         return codec.encode_latents(wav)
@@ -280,7 +285,7 @@ def decode_latents(codec: LatentCodec, z: Tensor, length: int, *, seconds: float
     """Turn many latents into wav `[B, C, length]`, as `codec.decode_latents` does.
 
     Args:
-        codec: `Chunkable`, or it is given all latents at once.
+        codec: if its contexts are not known, it is given all latents at once.
         z: `[B, D, frames]`.
         length: of the audio, samples.
         seconds: as for `encode`.
