@@ -1,1 +1,1 @@
-"""From the rows of a sweep to statistics and figures."""
+"""Statistics and figures of a sweep, computed from its rows alone."""

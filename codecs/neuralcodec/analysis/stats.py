@@ -1,10 +1,10 @@
-"""From rows to figures: means over clips with bootstrap intervals, a codec's best points."""
+"""Statistics of a sweep: means over clips with bootstrap intervals, and Pareto-optimal points."""
 
 import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap
 
-from neuralcodec.metrics import METRICS
+from neuralcodec.analysis.rows import curve_names, metric_columns
 from neuralcodec.metrics.registry import find
 
 _RESAMPLES = 2000
@@ -12,7 +12,10 @@ _AXES = ["codec", "num_codebooks", "codebook_size", "frame_rate", "settings"]
 
 
 def _interval(values: np.ndarray, confidence: float, seed: int) -> tuple[float, float]:
-    """Give the percentile bootstrap interval of the mean (Efron 1979); NaN for a single clip."""
+    """Return the percentile bootstrap interval of the mean (Efron 1979).
+
+    It is NaN for a single value, and where a value is infinite.
+    """
     if len(values) < 2 or not np.isfinite(values).all():
         return np.nan, np.nan
     result = bootstrap(
@@ -31,30 +34,32 @@ def summarise(
 ) -> pd.DataFrame:
     """Average a metric over the clips of each point.
 
-    Clips for which the metric is undefined, and failed rows, don't count; `n` says how many do.
-    Rates are averaged over the same clips.
+    Failed rows and clips for which the metric is undefined are left out; `n` counts the clips
+    that remain, and the rates are averaged over the same clips.
 
-    The interval is too narrow where clips are few: one of 95 % covers the truth 84 times in 100
-    with 5 clips of normally distributed scores, 90 with 12, 94 with 40.
+    With few clips the interval is too narrow. For normally distributed scores, the nominal 95 %
+    interval covers the true mean in 84 % of cases with 5 clips, 90 % with 12 and 94 % with 40.
 
     Args:
-        rows: of `results.csv`.
+        rows: those of `results.csv`.
         metric: one of its metric columns.
-        confidence: of the interval over clips, in 0..1.
-        seed: of the bootstrap.
+        confidence: confidence level of the interval, between 0 and 1.
+        seed: seed of the bootstrap.
 
     Returns:
-        A row a point, in the order of `rows`: its axes, `tokens_per_second`, `bitrate_kbps`,
-        `mean`, `low`, `high` (NaN for one clip) and `n`.
+        One row per point, in the order of `rows`: `point`; `label`, its name in figures; its
+        axes; `tokens_per_second`, `bitrate_kbps`; `mean`, `low`, `high` (NaN for one clip); `n`.
+        The mean is infinite if a clip's value is, and NaN if infinities of both signs meet.
 
     Raises:
-        ValueError: if the metric is unknown or the rows lack it, or `confidence` is out of range.
+        ValueError: if the metric is unknown or not in `rows`, or `confidence` is out of range.
     """
     find(metric)
     if metric not in rows:
-        raise ValueError(f"the rows hold no {metric!r}; they hold {sorted(METRICS.keys() & rows)}")
+        raise ValueError(f"the rows hold no {metric!r}; they hold {sorted(metric_columns(rows))}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie in 0..1, got {confidence}")
+    rows = rows.assign(label=curve_names(rows))
     scored = rows[(rows["status"] == "ok") & rows[metric].notna()]
     summary = []
     for point, group in scored.groupby("point", sort=False):
@@ -65,7 +70,7 @@ def summarise(
         summary.append(
             {
                 "point": point,
-                **group[_AXES].iloc[0].to_dict(),
+                **group[["label", *_AXES]].iloc[0].to_dict(),
                 "tokens_per_second": group["tokens_per_second"].mean(),
                 "bitrate_kbps": group["bitrate_kbps"].mean(),
                 "mean": mean,
@@ -74,20 +79,24 @@ def summarise(
                 "n": len(values),
             }
         )
-    columns = ["point", *_AXES, "tokens_per_second", "bitrate_kbps", "mean", "low", "high", "n"]
+    rates = ["tokens_per_second", "bitrate_kbps"]
+    columns = ["point", "label", *_AXES, *rates, "mean", "low", "high", "n"]
     return pd.DataFrame(summary, columns=columns)
 
 
 def frontier(summary: pd.DataFrame, cost: str, *, higher_is_better: bool) -> pd.DataFrame:
-    """Keep the points that beat every cheaper one, cheapest first.
+    """Return the points that are better than every cheaper one, cheapest first.
+
+    These are the Pareto-optimal points. Among points of equal cost only the best is kept, and
+    the first of equally good ones. Points whose mean or cost is NaN are left out.
 
     Args:
         summary: points of one codec, from `summarise`.
-        cost: the column to spend little of: "bitrate_kbps" or "tokens_per_second".
+        cost: the cost column, "bitrate_kbps" or "tokens_per_second".
         higher_is_better: direction of the metric.
     """
     sign = 1 if higher_is_better else -1
-    best = summary.assign(score=sign * summary["mean"])
+    best = summary.assign(score=sign * summary["mean"]).dropna(subset=["score", cost])
     best = best.sort_values([cost, "score"], ascending=[True, False])
     before = best["score"].cummax().shift(fill_value=-np.inf)
     return best[best["score"] > before].drop(columns="score")

@@ -58,23 +58,19 @@ def sweep(
 
 
 def _draw(folder: Path) -> None:
-    import pandas as pd
-
     from neuralcodec.analysis.plots import save_all
+    from neuralcodec.analysis.rows import metric_columns, read_rows
     from neuralcodec.core.files import expanded
-    from neuralcodec.metrics import METRICS
 
     folder = expanded(folder)
-    path = folder / "results.csv"
-    if not path.is_file():
-        raise FileNotFoundError(f"no results at {path}; run a sweep first")
-    rows = pd.read_csv(path)
-    if "label" in rows:
-        rows["codec"] = rows["label"]
-    metrics = [column for column in rows if column in METRICS]
-    if metrics and not rows[metrics].notna().any(axis=None):
+    rows = read_rows(folder / "results.csv")
+    metrics = metric_columns(rows)
+    empty = [metric for metric in metrics if rows[metric].isna().all()]
+    if metrics and len(empty) == len(metrics):
         typer.echo("no row has a score, so there is no plot")
         return
+    if empty:
+        typer.echo(f"not drawn, because no row has a value: {', '.join(empty)}")
     paths = save_all(rows, metrics, folder / "plots")
     typer.echo(f"{len(paths)} plots: {folder / 'plots'}")
 
