@@ -34,10 +34,10 @@ class ClipShape:
     side_sizes: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.frames) != len(self.frame_rates):
+        if not self.frames or len(self.frames) != len(self.frame_rates):
             raise ValueError(
                 f"a clip has frames {self.frames} and frame rates {self.frame_rates}: "
-                f"there must be one of each per codebook"
+                f"there must be one of each per codebook, and at least one codebook"
             )
         if min(self.num_samples, *self.frames, *(size for _, size in self.side_sizes)) < 0:
             raise ValueError(f"a clip's counts must not be negative, got {self}")
@@ -85,28 +85,25 @@ def stack_shapes(num_samples: int, shapes: Sequence[ClipShape]) -> ClipShape:
     )
 
 
-def is_measured(shape: ClipShape, sample_rate: int) -> bool:
-    """Return whether each frame rate is codes / duration, as in codecs of variable bitrate."""
+def is_measured(shape: ClipShape, codebook: int, sample_rate: int) -> bool:
+    """Return whether a frame rate is codes / duration, as in codecs of variable bitrate."""
     seconds = shape.num_samples / sample_rate
-    return all(
-        math.isclose(rate * seconds, n, rel_tol=_MEASURED)
-        for n, rate in zip(shape.frames, shape.frame_rates, strict=True)
-    )
+    found, count = shape.frame_rates[codebook] * seconds, shape.frames[codebook]
+    return math.isclose(found, count, rel_tol=_MEASURED)
 
 
 def common_rates(shapes: Sequence[ClipShape]) -> tuple[float, ...]:
     """Return the frame rates (Hz) of a batch, one per codebook.
 
-    The clips' own if they share them, else all codes / all seconds of each codebook.
+    That is the clips' own rate if they share it, else all codes / all seconds of the codebook.
     """
-    if len({shape.frame_rates for shape in shapes}) == 1:
-        return shapes[0].frame_rates
-    counts = [sum(each) for each in zip(*(shape.frames for shape in shapes), strict=True)]
-    spans = [math.fsum(each) for each in zip(*(shape.spans for shape in shapes), strict=True)]
-    return tuple(
-        n / span if span else rate
-        for n, span, rate in zip(counts, spans, shapes[0].frame_rates, strict=True)
-    )
+    common = []
+    for k, rate in enumerate(shapes[0].frame_rates):
+        seconds = math.fsum(shape.spans[k] for shape in shapes)
+        if seconds and any(shape.frame_rates[k] != rate for shape in shapes):
+            rate = sum(shape.frames[k] for shape in shapes) / seconds
+        common.append(rate)
+    return tuple(common)
 
 
 def mean_side_bits(shapes: Sequence[ClipShape]) -> float:
@@ -121,6 +118,43 @@ def check_spans(shapes: Sequence[ClipShape]) -> None:
     for shape in shapes:
         if max(shape.spans) - min(shape.spans) > 1 / min(shape.frame_rates) + 1e-9:
             raise ValueError(f"codebooks span different times, in seconds: {[*shape.spans]}")
+
+
+def check_clips(clips: Sequence[ClipShape], full: ClipShape) -> None:
+    """Raise ValueError unless the clips fill arrays of the shape `full` and agree with its totals.
+
+    Args:
+        clips: at least one.
+        full: frames and sizes of the arrays; samples of the longest clip; frame rates and side bits
+            of the batch as `common_rates` and `mean_side_bits` count them.
+    """
+    names = [name for name, _ in full.side_sizes]
+    for index, clip in enumerate(clips):
+        own = [name for name, _ in clip.side_sizes]
+        if len(clip.frames) != len(full.frames) or own != names:
+            raise ValueError(
+                f"clip {index} has {len(clip.frames)} codebooks and sizes of {own}, "
+                f"the arrays have {len(full.frames)} and {names}"
+            )
+    frames = tuple(max(each) for each in zip(*(clip.frames for clip in clips), strict=True))
+    sizes = tuple(max(each) for each in zip(*(clip.side_sizes for clip in clips), strict=True))
+    longest = max(clip.num_samples for clip in clips)
+    for what, found, wanted in (
+        ("num_samples", longest, full.num_samples),
+        ("frames", frames, full.frames),
+        ("sizes of the sides", sizes, full.side_sizes),
+    ):
+        if found != wanted:
+            raise ValueError(
+                f"{what} of the longest clip must be those of the batch, {wanted}, got {found}"
+            )
+    rates, bits = common_rates(clips), mean_side_bits(clips)
+    pairs = zip((*rates, bits), (*full.frame_rates, full.side_bits), strict=True)
+    if not all(math.isclose(ours, theirs, rel_tol=1e-9) for ours, theirs in pairs):
+        raise ValueError(
+            f"frame rates {full.frame_rates} Hz and {full.side_bits} side bits of the batch are "
+            f"not those of its clips together, {rates} Hz and {bits}"
+        )
 
 
 def join_padded(arrays: Sequence[Tensor]) -> Tensor:

@@ -1,267 +1,27 @@
-"""Tokens: the codes of a batch of clips, and what they cost in tokens and bits.
-
-A codec at f frames/s with K codebooks of V entries costs f * K tokens/s and f * K * log2(V) bits/s.
-Codebooks may differ in size and, in multi-scale codecs such as SNAC (arXiv:2410.14411), in frame
-rate. Each codebook therefore has its own size and rate, and the totals are sums over codebooks.
-"""
+"""Tokens: the codes of a batch of clips, and all that one does with them."""
 
 import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from neuralcodec.core.clip_shape import (
-    ClipShape,
-    check_spans,
-    common_rates,
-    is_measured,
-    join_padded,
-    mean_side_bits,
-    stack_shapes,
-)
+from neuralcodec.core import token_batch, token_time
+from neuralcodec.core.clip_shape import ClipShape, mean_side_bits, stack_shapes
+from neuralcodec.core.token_card import html_table, one_line
+from neuralcodec.core.token_data import TokenData, check_type, nominal_rates
+from neuralcodec.core.token_files import read_tokens, write_tokens
+
+__all__ = ["ClipShape", "Tokens", "nominal_rates", "stack"]
 
 
-def nominal_rates(
-    frame_rates: Sequence[float], codebook_sizes: Sequence[int]
-) -> tuple[float, float]:
-    """Return tokens/s and kbit/s of codebooks with these frame rates (Hz) and sizes (entries).
-
-    A token counts log2(V) bits, as in the literature, also if V is not a power of two.
-
-    >>> nominal_rates([50.0] * 4, [1024] * 4)
-    (200.0, 2.0)
-    """
-    bits = (rate * math.log2(size) for rate, size in zip(frame_rates, codebook_sizes, strict=True))
-    return math.fsum(frame_rates), math.fsum(bits) / 1000
-
-
-def _check_type(codes: Any) -> None:
-    """Raise ValueError unless codes are a tensor `[B, K, T]` or a tuple of tensors."""
-    if isinstance(codes, Tensor):
-        if codes.ndim != 3:
-            raise ValueError(f"codes must be [B, K, T], got shape {tuple(codes.shape)}")
-        return
-    found = codes
-    if isinstance(codes, tuple):
-        found = next((stream for stream in codes if not isinstance(stream, Tensor)), None)
-        if found is None:
-            return
-    raise ValueError(
-        f"codes must be a tensor [B, K, T] or a tuple of tensors [B, T_k], got "
-        f"{'a tuple with ' if isinstance(codes, tuple) else ''}{type(found).__name__}: "
-        f"torch.from_numpy makes a tensor of a NumPy array, torch.tensor of a list"
-    )
-
-
-def _check_codebooks(
-    streams: Sequence[Tensor], rates: Sequence[float], sizes: Sequence[int]
-) -> None:
-    """Raise ValueError unless counts, types and shapes of the codebooks fit together."""
-    if not len(streams) == len(rates) == len(sizes):
-        raise ValueError(
-            f"{len(streams)} codebooks of codes, {len(rates)} frame rates and "
-            f"{len(sizes)} codebook sizes: the three numbers must be equal"
-        )
-    if not streams:
-        raise ValueError("tokens need at least one codebook, got none")
-    for k, (stream, rate, size) in enumerate(zip(streams, rates, sizes, strict=True)):
-        if stream.ndim != 2 or stream.dtype != torch.int64:
-            raise ValueError(
-                f"codes of codebook {k} must be int64 [B, T], "
-                f"got {stream.dtype} {list(stream.shape)}"
-            )
-        if not (rate > 0 and math.isfinite(rate)) or size < 1:
-            raise ValueError(f"codebook {k} has frame rate {rate} Hz and {size} entries")
-    if len({stream.shape[0] for stream in streams}) > 1:
-        raise ValueError(f"batch sizes differ: {[stream.shape[0] for stream in streams]}")
-
-
-def _check_values(codes: Tensor | tuple[Tensor, ...], sizes: Sequence[int]) -> None:
-    """Raise ValueError unless all codes lie in 0..V-1. Waits for the device once."""
-    if isinstance(codes, Tensor):
-        if not codes.numel() or codes.is_meta:
-            return
-        bounds = torch.stack([codes.amin((0, 2)), codes.amax((0, 2))], dim=1)
-        books: Sequence[int] = range(len(sizes))
-    else:
-        books = [k for k, stream in enumerate(codes) if stream.numel() and not stream.is_meta]
-        if not books:
-            return
-        bounds = torch.stack([torch.stack(codes[k].aminmax()) for k in books])
-    for k, (low, high) in zip(books, bounds.tolist(), strict=True):
-        if not 0 <= low <= high < sizes[k]:
-            raise ValueError(
-                f"codes of codebook {k} must lie in 0..{sizes[k] - 1}, got {low}..{high}"
-            )
-
-
-def _check_side(side: Mapping[str, Tensor], batch_size: int, *, always: bool = False) -> None:
-    """Raise ValueError unless each side has one row per clip.
-
-    One clip may have sides of any shape, as files of earlier versions do, unless `always`.
-    """
-    for name, value in side.items():
-        if not isinstance(value, Tensor):
-            raise ValueError(f"side {name!r} must be a tensor, got {type(value).__name__}")
-        if (batch_size > 1 or always) and value.shape[:1] != (batch_size,):
-            raise ValueError(
-                f"side {name!r} has shape {list(value.shape)}: "
-                f"its first axis must be the batch, {batch_size}"
-            )
-
-
-def _axes(value: Tensor | None) -> str:
-    """Return the type and the axes of a side that all clips of a batch must share."""
-    if value is None:
-        return "none"
-    middle = "".join(f"{size}, " for size in value.shape[1:-1])
-    return f"{value.dtype} [B]" if value.ndim == 1 else f"{value.dtype} [B, {middle}n]"
-
-
-def _full_shape(tokens: "Tokens") -> ClipShape:
-    """Return the shape of a clip that fills the arrays of its batch."""
-    sides = sorted(tokens.side.items())
-    return ClipShape(
-        tokens.num_samples,
-        frames=tuple(stream.shape[1] for stream in tokens.streams),
-        frame_rates=tokens.frame_rates,
-        side_bits=tokens.side_bits,
-        side_sizes=tuple((name, value.shape[-1]) for name, value in sides if value.ndim > 1),
-    )
-
-
-def _check_clips(tokens: "Tokens", clips: Sequence[ClipShape]) -> None:
-    """Raise ValueError unless the shapes of the clips are those of the arrays and the totals."""
-    if len(clips) != tokens.batch_size:
-        raise ValueError(f"{len(clips)} clips in a batch of {tokens.batch_size}")
-    full = _full_shape(tokens)
-    for index, clip in enumerate(clips):
-        names = [name for name, _ in clip.side_sizes]
-        if len(clip.frames) != len(full.frames) or names != [name for name, _ in full.side_sizes]:
-            raise ValueError(
-                f"clip {index} has {len(clip.frames)} codebooks and sizes of {names}, the arrays "
-                f"{len(full.frames)} and {[name for name, _ in full.side_sizes]}"
-            )
-    longest = tuple(max(each) for each in zip(*(clip.frames for clip in clips), strict=True))
-    if longest != full.frames:
-        raise ValueError(f"the longest clips have {longest} frames, the arrays {full.frames}")
-    if max(clip.num_samples for clip in clips) != full.num_samples:
-        raise ValueError(
-            f"clips have {[clip.num_samples for clip in clips]} samples, "
-            f"but num_samples, that of the longest, is {full.num_samples}"
-        )
-    sizes = tuple(max(each) for each in zip(*(clip.side_sizes for clip in clips), strict=True))
-    if sizes != full.side_sizes:
-        raise ValueError(f"the longest sides have {sizes} values, the arrays {full.side_sizes}")
-    rates, bits = common_rates(clips), mean_side_bits(clips)
-    pairs = zip((*rates, bits), (*full.frame_rates, full.side_bits), strict=True)
-    if not all(math.isclose(ours, theirs, rel_tol=1e-9) for ours, theirs in pairs):
-        raise ValueError(
-            f"frame rates {full.frame_rates} Hz and {full.side_bits} side bits are not those of "
-            f"the clips together, {rates} and {bits}"
-        )
-
-
-def _clip(tokens: "Tokens", index: int) -> "Tokens":
-    """Return a clip of a batch as a batch of 1, unpadded: views of the arrays."""
-    shape, row = tokens.clip_shapes[index], slice(index, index + 1)
-    codes: Tensor | tuple[Tensor, ...]
-    if isinstance(tokens.codes, Tensor) and len(set(shape.frames)) == 1:
-        codes = tokens.codes[row, :, : shape.frames[0]]
-    else:
-        pairs = zip(tokens.streams, shape.frames, strict=True)
-        codes = tuple(stream[row, :frames] for stream, frames in pairs)
-    sizes = dict(shape.side_sizes)
-    return replace(
-        tokens,
-        codes=codes,
-        frame_rates=shape.frame_rates,
-        num_samples=shape.num_samples,
-        side={name: value[row][..., : sizes.get(name)] for name, value in tokens.side.items()},
-        side_bits=shape.side_bits,
-        clips=None,
-    )
-
-
-def _numbers(tokens: "Tokens") -> tuple[Any, ...]:
-    """Return all numbers of tokens and the shapes of their arrays, without reading a code."""
-    sides = sorted(tokens.side.items())
-    return (
-        *(tokens.sample_rate, tokens.num_samples, tokens.side_bits, tokens.clips),
-        *(tokens.frame_rates, tokens.codebook_sizes),
-        tuple(stream.shape for stream in tokens.streams),
-        tuple((name, value.dtype, value.shape) for name, value in sides),
-    )
-
-
-def _valid(tokens: "Tokens") -> Iterator[Tensor]:
-    """Yield the codes of each codebook and the sides by name, clip by clip, without padding."""
-    clips = [tokens] if tokens.clips is None else [_clip(tokens, i) for i in range(len(tokens))]
-    for clip in clips:
-        yield from clip.streams
-        yield from (value for _, value in sorted(clip.side.items()))
-
-
-def _same_values(ours: Tensor, theirs: Tensor) -> bool:
-    """Compare two tensors of one shape on any device; NaN equals NaN.
-
-    Tensors on the meta device have no values and equal each other alone.
-    """
-    if ours.is_meta or theirs.is_meta:
-        return ours.is_meta and theirs.is_meta
-    theirs = theirs.to(ours.device)
-    if ours.is_floating_point():
-        return bool(((ours == theirs) | (ours.isnan() & theirs.isnan())).all())
-    return torch.equal(ours, theirs)
-
-
-def _check_alike(what: str, parts: "Sequence[Tokens]") -> None:
-    """Raise ValueError unless there are parts, of one sample rate, codebook sizes and device."""
-    if not parts:
-        raise ValueError(f"{what} needs at least one Tokens, got none")
-    first = parts[0]
-    for index, part in enumerate(parts[1:], start=1):
-        ours = (first.sample_rate, first.codebook_sizes, first.device)
-        theirs = (part.sample_rate, part.codebook_sizes, part.device)
-        if ours != theirs:
-            raise ValueError(
-                f"{what} takes tokens of one codec on one device: part 0 has {ours[0]} Hz, "
-                f"codebook sizes {ours[1]} on {ours[2]}, part {index} {theirs[0]} Hz, "
-                f"{theirs[1]} on {theirs[2]}"
-            )
-
-
-def _check_batchable(parts: "Sequence[Tokens]") -> None:
-    """Raise ValueError unless rates and sides of parts can stand in one batch."""
-    first = parts[0]
-    for index, part in enumerate(parts):
-        _check_side(part.side, part.batch_size, always=True)
-        for name in first.side.keys() | part.side.keys():
-            ours, theirs = (_axes(tokens.side.get(name)) for tokens in (first, part))
-            if ours != theirs:
-                raise ValueError(
-                    f"side {name!r} must be alike in all parts but for its first and last axis: "
-                    f"part 0 has {ours}, part {index} {theirs}"
-                )
-    shapes = [(index, shape) for index, part in enumerate(parts) for shape in part.clip_shapes]
-    if len({shape.frame_rates for _, shape in shapes}) == 1:
-        return
-    for index, shape in shapes:
-        if not is_measured(shape, first.sample_rate):
-            other = next(i for i, each in shapes if each.frame_rates != shape.frame_rates)
-            raise ValueError(
-                f"frame rates differ, and are not codes / duration as in codecs of variable "
-                f"bitrate: {shape.frame_rates} Hz in part {index}, "
-                f"{parts[other].frame_rates} Hz in part {other}"
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class Tokens:
+@dataclass(frozen=True, eq=False, repr=False)
+class Tokens(TokenData):
     """The codes of a batch of clips, with all that is needed to count them.
 
     Rates are over the *padded* duration, frames / frame rate: a 10 ms clip costs a whole frame, and
@@ -297,15 +57,6 @@ class Tokens:
     0.5
     """
 
-    codes: Tensor | tuple[Tensor, ...]
-    frame_rates: tuple[float, ...]
-    codebook_sizes: tuple[int, ...]
-    sample_rate: int
-    num_samples: int
-    side: Mapping[str, Tensor] = field(default_factory=dict)
-    side_bits: float = 0.0
-    clips: tuple[ClipShape, ...] | None = None
-
     @classmethod
     def uniform(
         cls,
@@ -325,7 +76,7 @@ class Tokens:
             sample_rate: of the audio, Hz.
             num_samples: length of the audio before padding.
         """
-        _check_type(codes)
+        check_type(codes)
         num_codebooks = codes.shape[1]
         return cls(
             codes,
@@ -345,60 +96,51 @@ class Tokens:
             ValueError: if there is no part, or the parts differ in sample rate, codebooks, device
                 or names and axes of `side`, or in frame rates that are not codes / duration.
         """
-        parts = [*parts]
-        _check_alike("batch", parts)
-        if len(parts) == 1:
-            return parts[0]
-        _check_batchable(parts)
-        codes: Tensor | tuple[Tensor, ...]
-        if all(isinstance(part.codes, Tensor) for part in parts):
-            codes = join_padded([part.codes for part in parts if isinstance(part.codes, Tensor)])
-        else:
-            streams = zip(*(part.streams for part in parts), strict=True)
-            codes = tuple(join_padded(each) for each in streams)
-        shapes = tuple(shape for part in parts for shape in part.clip_shapes)
-        return replace(
-            parts[0],
-            codes=codes,
-            frame_rates=common_rates(shapes),
-            num_samples=max(shape.num_samples for shape in shapes),
-            side={name: join_padded([part.side[name] for part in parts]) for name in parts[0].side},
-            side_bits=mean_side_bits(shapes),
-            clips=shapes,
-        )
+        return token_batch.batch([*parts])
 
-    def __post_init__(self) -> None:
-        _check_type(self.codes)
-        for name in ("frame_rates", "codebook_sizes"):  # a list could not be hashed
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.sample_rate <= 0 or self.num_samples < 0:
-            raise ValueError(
-                f"sample_rate must be positive and num_samples not negative, "
-                f"got {self.sample_rate} and {self.num_samples}"
-            )
-        if not 0 <= self.side_bits < math.inf:
-            raise ValueError(f"side_bits must be finite and not negative, got {self.side_bits}")
-        _check_codebooks(self.streams, self.frame_rates, self.codebook_sizes)
-        _check_values(self.codes, self.codebook_sizes)
-        _check_side(self.side, self.batch_size)
-        if self.clips is not None:
-            _check_clips(self, self.clips)
-            alike = len(set(self.clips)) == 1
-            object.__setattr__(self, "clips", None if alike else tuple(self.clips))
-        check_spans(self.clip_shapes)
+    @staticmethod
+    def concat(parts: "Sequence[Tokens]") -> "Tokens":
+        """Join tokens of one codec in time; the inverse of `crop` at whole frames.
 
-    def __eq__(self, other: object) -> bool:
-        """Compare values: codes and sides on any device, and all numbers; padding is left out."""
-        if not isinstance(other, Tokens):
-            return NotImplemented
-        if self is other:
-            return True
-        if _numbers(self) != _numbers(other):
-            return False
-        return all(map(_same_values, _valid(self), _valid(other)))
+        Every part but the last must fill its frames with audio, so that nothing is lost or
+        inserted where two parts meet. In a batch, clip i of the result is made of the clips i.
 
-    def __hash__(self) -> int:
-        return hash(_numbers(self))
+        Raises:
+            ValueError: if there is no part, the parts differ in batch size, sample rate, codebooks,
+                frame rates or device, have a side, or a part before the last ends within a frame.
+        """
+        return token_time.concat([*parts])
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokens":
+        """Read what `save` wrote, to the CPU.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is another file, of a newer version, or damaged; the message names it.
+        """
+        fields = read_tokens(Path(path))
+        try:
+            return cls(**fields)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} holds no valid tokens: {error}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the tokens to a safetensors file of any name, which replaces one of that name.
+
+        The file appears whole or not at all. Nothing in it is pickled.
+
+        Raises:
+            OSError: if it cannot be written; the message names it.
+            ValueError: if the tokens are on the meta device.
+        """
+        write_tokens(Path(path), self)
+
+    def __repr__(self) -> str:
+        return one_line(self)
+
+    def _repr_html_(self) -> str:
+        return html_table(self)
 
     def __len__(self) -> int:
         return self.batch_size
@@ -419,88 +161,11 @@ class Tokens:
                 raise ValueError(f"{index} selects none of {self.batch_size} clips")
             if chosen == range(self.batch_size):
                 return self
-            return Tokens.batch([self[each] for each in chosen])
+            return token_batch.batch([token_batch.take(self, each) for each in chosen])
         place = operator.index(index)
         if not -self.batch_size <= place < self.batch_size:
             raise IndexError(f"clip {place} of a batch of {self.batch_size}")
-        return self if self.batch_size == 1 else _clip(self, place % self.batch_size)
-
-    @property
-    def streams(self) -> tuple[Tensor, ...]:
-        """The codes of each codebook: K tensors `[B, T_k]`."""
-        return self.codes.unbind(1) if isinstance(self.codes, Tensor) else self.codes
-
-    @property
-    def num_codebooks(self) -> int:
-        """K."""
-        return len(self.codebook_sizes)
-
-    @property
-    def batch_size(self) -> int:
-        """B."""
-        return self.streams[0].shape[0]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the codes are."""
-        return self.streams[0].device
-
-    @property
-    def clip_shapes(self) -> tuple[ClipShape, ...]:
-        """The shape of each clip, also if all are alike: B of them."""
-        if self.clips is not None:
-            return self.clips
-        return (_full_shape(self),) * self.batch_size
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Samples of each clip before padding."""
-        return tuple(shape.num_samples for shape in self.clip_shapes)
-
-    @property
-    def duration(self) -> float:
-        """Length of the audio in seconds, without padding; of the longest clip."""
-        return self.num_samples / self.sample_rate
-
-    @property
-    def padded_duration(self) -> float:
-        """Seconds that the frames of one clip span; at least `duration` for codecs that pad."""
-        return self._mean([shape.padded_duration for shape in self._counted])
-
-    @property
-    def num_tokens(self) -> float:
-        """Codes of one clip: the sum of T_k. Whole if all clips are alike."""
-        return self._mean([shape.num_tokens for shape in self._counted])
-
-    @property
-    def num_bits(self) -> float:
-        """Bits of one clip: the sum of T_k * log2(V_k), and `side_bits`."""
-        return self._mean([shape.num_bits(self.codebook_sizes) for shape in self._counted])
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Tokens per second of padded audio: the sum of the frame rates."""
-        return nominal_rates(self.frame_rates, self.codebook_sizes)[0]
-
-    @property
-    def bitrate_kbps(self) -> float:
-        """Kilobits per second of padded audio, `side_bits` included.
-
-        Infinite if there are side bits and no frame.
-        """
-        seconds, side = self.padded_duration, 0.0
-        if self.side_bits:
-            side = self.side_bits / seconds / 1000 if seconds else math.inf
-        return nominal_rates(self.frame_rates, self.codebook_sizes)[1] + side
-
-    @property
-    def _counted(self) -> tuple[ClipShape, ...]:
-        """The shapes that means are taken over: one if all clips are alike."""
-        return self.clips or (_full_shape(self),)
-
-    @staticmethod
-    def _mean(values: Sequence[float]) -> float:
-        return values[0] if len(values) == 1 else math.fsum(values) / len(values)
+        return token_batch.take(self, place % self.batch_size)
 
     def prefix(self, num_codebooks: int) -> "Tokens":
         """Keep the first `num_codebooks` codebooks, 1..K: a coarser coding if codes are nested.
@@ -519,6 +184,56 @@ class Tokens:
             codebook_sizes=self.codebook_sizes[:num_codebooks],
             clips=self.clips and tuple(shape.prefix(num_codebooks) for shape in self.clips),
         )
+
+    def crop(self, start: float | None = None, stop: float | None = None) -> "Tokens":
+        """Return the frames that overlap `start`..`stop`, kept whole.
+
+        Let a block be the shortest span of whole frames of all codebooks: one frame if the frame
+        rates are equal, else a frame of the slowest codebook, or several where that is no whole
+        number of frames of the others. Kept are blocks floor(start / block) to ceil(stop / block),
+        the end excluded. `num_samples` becomes what they hold of the audio; a stop at the end of
+        the audio keeps all frames to the last. In a batch of different lengths each clip is
+        cropped on its own.
+
+        Args:
+            start: seconds; None is 0, negative values count from the end of the clip.
+            stop: seconds; None is the end of the clip, negative values count from there.
+
+        Raises:
+            ValueError: if the span is empty or reversed or not within the clip, no frame overlaps
+                it, the tokens have a side, or the frames of the codebooks never begin together.
+
+        >>> tokens = Tokens.uniform(torch.zeros(1, 4, 100, dtype=torch.long), frame_rate=50,
+        ...                         codebook_size=1024, sample_rate=16000, num_samples=31900)
+        >>> tokens.crop(0.5, 1.01).num_samples  # frames 25 to 50 of 320 samples
+        8320
+        >>> Tokens.concat([tokens.crop(0, 0.5), tokens.crop(0.5)]) == tokens
+        True
+        """
+        return token_time.crop(self, start, stop)
+
+    def map_codes(self, function: Callable[[Tensor], Tensor]) -> "Tokens":
+        """Apply a function to the codes: to `[B, K, T]`, or to each `[B, T_k]`.
+
+        Args:
+            function: must keep the shape, type and range of the codes.
+        """
+        return self.with_codes([function(array) for array in self.arrays], self.num_samples)
+
+    def to(self, device: str | torch.device) -> "Tokens":
+        """Move codes and sides to a device."""
+        codes = [array.to(device) for array in self.arrays]
+        return replace(
+            self,
+            codes=codes[0] if isinstance(self.codes, Tensor) else tuple(codes),
+            side={name: value.to(device) for name, value in self.side.items()},
+        )
+
+    def numpy(self) -> NDArray[np.int64] | tuple[NDArray[np.int64], ...]:
+        """Return the codes as NumPy arrays: `[B, K, T]`, or one `[B, T_k]` per codebook."""
+        if isinstance(self.codes, Tensor):
+            return self.codes.cpu().numpy()
+        return tuple(stream.cpu().numpy() for stream in self.codes)
 
     def unpad(self, wav: Tensor) -> list[Tensor]:
         """Cut decoded audio to the length of each clip.
@@ -585,6 +300,6 @@ def stack(*parts: Tokens) -> Tokens:
         sample_rate=finest.sample_rate,
         num_samples=finest.num_samples,
         side=side,
-        side_bits=math.fsum(part.side_bits for part in parts),
+        side_bits=mean_side_bits(clips) if clips else math.fsum(part.side_bits for part in parts),
         clips=clips,
     )
