@@ -341,7 +341,7 @@ def test_a_latent_codec_says_how_to_get_tokens() -> None:
 
 def test_what_does_not_stream_says_what_to_use() -> None:
     for call in (built("tiny_50hz").stream, built("tiny_50hz").decode_stream):
-        with pytest.raises(ValueError, match="has no streams; neuralcodec.core.chunks"):
+        with pytest.raises(ValueError, match=r"has no streams; neuralcodec\.core\.chunks"):
             call()
 
 

@@ -1,10 +1,13 @@
 import math
 from dataclasses import FrozenInstanceError, replace
 from typing import Any
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuralcodec.core.rates import nominal_rates
 from neuralcodec.core.tokens import Tokens, stack
@@ -145,6 +148,19 @@ def test_prefix_of_ragged_codes() -> None:
     assert part.tokens_per_second == pytest.approx(24000 / 512 * 0.75)
 
 
+def test_prefix_of_unequal_codebooks_takes_the_first_sizes_and_rates() -> None:
+    tokens = Tokens((zeros(2, 10), zeros(2, 20)), (10.0, 20.0), (16, 4), 100, 100)
+    part = tokens.prefix(1)
+    assert (part.codebook_sizes, part.frame_rates) == ((16,), (10.0,))
+    assert (part.num_bits, part.bitrate_kbps) == (40, pytest.approx(0.04))
+    assert tokens.prefix(2) == tokens
+
+
+def test_padded_duration_is_that_of_the_codebook_that_reaches_furthest() -> None:
+    assert Tokens((zeros(1, 3), zeros(1, 5)), (10.0, 20.0), (4, 4), 100, 25).padded_duration == 0.3
+    assert Tokens((zeros(1, 2), zeros(1, 5)), (10.0, 20.0), (4, 4), 100, 25).padded_duration == 0.25
+
+
 def test_stack_of_semantic_over_acoustic() -> None:
     acoustic = uniform(8, 75, 1024, frames=75)
     semantic = uniform(1, 25, 500, frames=25, sample_rate=16000)
@@ -229,6 +245,10 @@ def test_stack_refuses() -> None:
         ({"codes": zeros(1, 1, 10) - 1}, r"must lie in 0\.\.3, got -1\.\.-1"),
         ({"side_bits": -1.0}, "side_bits must be finite and not negative, got -1.0"),
         ({"side_bits": math.nan}, "side_bits must be finite and not negative, got nan"),
+        ({"side": {"scale": [1.0]}}, "side 'scale' must be a tensor, got list"),
+        ({"codes": [[[0] * 10]]}, "got list: torch.from_numpy makes a tensor of a NumPy array"),
+        ({"codes": zeros(1, 1, 10).numpy()}, "got ndarray: torch.from_numpy makes a tensor"),
+        ({"codes": (zeros(1, 10).numpy(),)}, "got a tuple with ndarray: torch.from_numpy"),
     ],
 )
 def test_refuses_what_does_not_fit(changes: dict[str, Any], message: str) -> None:
@@ -267,3 +287,177 @@ def test_tokens_cannot_be_reassigned() -> None:
     tokens = snac()
     with pytest.raises(FrozenInstanceError):
         tokens.sample_rate = 16000  # type: ignore[misc]  # what is tested
+
+
+def test_uniform_refuses_arrays() -> None:
+    with pytest.raises(ValueError, match=r"got ndarray: torch\.from_numpy"):
+        Tokens.uniform(
+            zeros(1, 4, 10).numpy(),  # type: ignore[arg-type]  # what is tested
+            frame_rate=10,
+            codebook_size=4,
+            sample_rate=100,
+            num_samples=100,
+        )
+
+
+class _Reads(TorchDispatchMode):
+    """Counts numbers read from a device one at a time, each of which waits for it."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "codes", [zeros(2, 8, 30), tuple(zeros(2, 30) for _ in range(8))], ids=["tensor", "tuple"]
+)
+def test_construction_waits_for_the_device_once(
+    codes: Tensor | tuple[Tensor, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists: list[torch.Size] = []
+    plain = Tensor.tolist
+
+    def tolist(tensor: Tensor) -> Any:
+        lists.append(tensor.shape)
+        return plain(tensor)
+
+    monkeypatch.setattr(Tensor, "tolist", tolist)
+    with _Reads() as reads:
+        Tokens(codes, (10.0,) * 8, (4,) * 8, 100, 300)
+    assert (reads.count, lists) == (0, [(8, 2)])
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_code_out_of_range_is_named_by_its_codebook(place: int) -> None:
+    streams = [zeros(2, 5), zeros(2, 0), zeros(2, 5)]
+    streams[place] = zeros(2, 5)
+    streams[place][1, 3] = 7
+    with pytest.raises(ValueError, match=rf"codebook {place} must lie in 0\.\.6, got 0\.\.7"):
+        Tokens(tuple(streams), (1.0, 1.0, 1.0), (7, 7, 7), 100, 100)
+    if place != 1:
+        with pytest.raises(ValueError, match=rf"codebook {place} must lie in 0\.\.6, got 0\.\.7"):
+            Tokens(
+                torch.stack([streams[0], zeros(2, 5), streams[2]], 1), (1.0,) * 3, (7,) * 3, 9, 9
+            )
+
+
+def test_tokens_on_the_meta_device_have_shapes_alone() -> None:
+    tokens = snac().to("meta")
+    assert tokens.device.type == "meta"
+    assert tokens.bitrate_kbps == snac().bitrate_kbps
+    assert tokens == snac().to("meta") != snac()
+    assert hash(tokens) == hash(snac())
+
+
+def _changed() -> dict[str, Tokens]:
+    """Tokens that differ from `_base` in one thing each."""
+    base = _base()
+    codes = base.streams[0][:, None].clone()
+    codes[0, 0, 3] += 1
+    return {
+        "codes": replace(base, codes=codes),
+        "frames": replace(base, codes=codes[..., :40]),
+        "frame rate": replace(base, frame_rates=(25.0,)),
+        "size": replace(base, codebook_sizes=(4,)),
+        "sample rate": replace(base, sample_rate=4000),
+        "samples": replace(base, num_samples=7999),
+        "side bits": replace(base, side_bits=31),
+        "side values": replace(base, side={"scale": torch.tensor([2.0])}),
+        "side name": replace(base, side={"gain": torch.tensor([1.0])}),
+        "side type": replace(base, side={"scale": torch.tensor([1.0], dtype=torch.float64)}),
+        "no side": replace(base, side={}),
+        "batch": Tokens.batch([base, base]),
+    }
+
+
+def _base() -> Tokens:
+    side = {"scale": torch.tensor([1.0])}
+    return Tokens(zeros(1, 1, 50), (50.0,), (2,), 8000, 8000, side=side, side_bits=32)
+
+
+@pytest.mark.parametrize("what", _changed())
+def test_tokens_that_differ_in_anything_are_unequal(what: str) -> None:
+    assert _base() != _changed()[what]
+    assert _changed()[what] == _changed()[what]
+
+
+def test_equal_tokens_are_equal_and_hash_alike() -> None:
+    assert _base() == _base()
+    assert len({_base(), _base(), snac()}) == 2
+    assert _base() != "tokens"
+    assert _base().__eq__(3) is NotImplemented
+    rows = replace(_base(), codes=tuple(_base().streams), frame_rates=[50.0])  # type: ignore[arg-type]  # a list does
+    assert rows == _base()
+    assert hash(rows) == hash(_base())
+    undefined = replace(_base(), side={"scale": torch.tensor([math.nan])})
+    assert undefined == replace(undefined, side={"scale": torch.tensor([math.nan])})
+    assert undefined != _base()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "line"),
+    [
+        (
+            Tokens.batch([uniform(8, 75, 1024, frames=113, num_samples=36000)] * 2),
+            "Tokens(2 clips, 8 x 1024 at 75 Hz, 1.50 s, 600 tokens/s, 6 kbit/s)",
+        ),
+        (
+            Tokens.batch([uniform(2, 75, 1024, frames=n) for n in (75, 225)]),
+            "Tokens(2 clips, 2 x 1024 at 75 Hz, 1.00-3.00 s, 150 tokens/s, 1.5 kbit/s)",
+        ),
+        (
+            snac(),
+            "Tokens(1 clip, 1 x 4096 at 11.72 Hz + 1 x 4096 at 23.44 Hz + 1 x 4096 at 46.88 Hz, "
+            "8.02 s, 82.03 tokens/s, 0.9844 kbit/s)",
+        ),
+        (
+            stack(uniform(1, 25, 500, frames=25), uniform(8, 75, 1024, frames=75)),
+            "Tokens(1 clip, 1 x 500 at 25 Hz + 8 x 1024 at 75 Hz, 1.00 s, 625 tokens/s, "
+            "6.224 kbit/s)",
+        ),
+        (
+            Tokens(zeros(1, 6, 5), (5.0,) * 6, (2, 3, 4, 5, 6, 7), 100, 100).to("meta"),
+            "Tokens(1 clip, 1 x 2 at 5 Hz + 1 x 3 at 5 Hz + 1 x 4 at 5 Hz + 1 x 5 at 5 Hz + "
+            "2 more, 1.00 s, 30 tokens/s, 0.0615 kbit/s, on meta)",
+        ),
+        (
+            _base(),
+            "Tokens(1 clip, 1 x 2 at 50 Hz, 1.00 s, 50 tokens/s, 0.082 kbit/s, side scale)",
+        ),
+        (
+            Tokens(zeros(0, 1, 50), (50.0,), (2,), 8000, 8000),
+            "Tokens(0 clips, 1 x 2 at 50 Hz, 1.00 s, 50 tokens/s, 0.05 kbit/s)",
+        ),
+    ],
+)
+def test_repr_is_one_line(tokens: Tokens, line: str) -> None:
+    assert repr(tokens) == line
+
+
+def test_card_is_well_formed_and_escaped() -> None:
+    tokens = replace(_base(), side={"<script>&": torch.ones(1, 3)})
+    card = tokens._repr_html_()
+    table = ElementTree.fromstring(card)
+    rows = {row[0].text: row[1].text for row in table.iter("tr")}
+    assert rows["side"] == "<script>& [1, 3]: 32 bits per clip"
+    assert rows["rate"] == "50 tokens/s, 0.082 kbit/s"
+    assert rows["codes"] == "[1, 1, 50], cpu"
+    assert "<script" not in card
+    assert not {"src", "href", "style"} & {name for each in table.iter() for name in each.attrib}
+
+
+def test_arrays_out_and_codes_mapped() -> None:
+    tokens = Tokens((zeros(2, 10), zeros(2, 20) + 1), (10.0, 20.0), (4, 4), 100, 100)
+    low, high = tokens.numpy()
+    assert (low.shape, high.shape, int(high.max())) == ((2, 10), (2, 20), 1)
+    whole = uniform(3, 10, 4, frames=5).numpy()
+    assert isinstance(whole, np.ndarray)
+    assert (whole.shape, whole.dtype) == ((1, 3, 5), np.int64)
+    raised = tokens.map_codes(lambda codes: codes + 2)
+    assert [int(stream.min()) for stream in raised.streams] == [2, 3]
+    assert raised.map_codes(lambda codes: codes - 2) == tokens
+    assert isinstance(uniform(3, 10, 4, frames=5).map_codes(Tensor.clone).codes, Tensor)

@@ -1,14 +1,12 @@
 """How a codec shows itself: one line in a terminal, a small table in a notebook."""
 
 import html
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from neuralcodec.core.rates import nominal_rates
 
 if TYPE_CHECKING:
     from neuralcodec.core.codec import Codec
-    from neuralcodec.core.tokens import Tokens
 
 
 def few(values: tuple[float, ...] | tuple[int, ...]) -> str:
@@ -63,43 +61,3 @@ def _table(caption: str, facts: dict[str, str]) -> str:
 def card(codec: "Codec") -> str:
     """Return an HTML table of `codec_facts`, as Jupyter shows it."""
     return _table(codec.name, codec_facts(codec))
-
-
-def _books(tokens: "Tokens") -> str:
-    """Return what codebooks there are, runs of equal ones together."""
-    runs = groupby(zip(tokens.codebook_sizes, tokens.frame_rates, strict=True))
-    parts = [(len(list(run)), size, rate) for (size, rate), run in runs]
-    if len({rate for *_, rate in parts}) == 1:
-        books = " + ".join(f"{count} x {size}" for count, size, _ in parts)
-        return f"{books} at {parts[0][2]:.6g} Hz"
-    return " + ".join(f"{count} x {size} at {rate:.6g} Hz" for count, size, rate in parts)
-
-
-def tokens_facts(tokens: "Tokens") -> dict[str, str]:
-    """Return what is worth knowing of tokens, by what it is called."""
-    lengths = sorted(length / tokens.sample_rate for length in tokens.lengths) or [tokens.duration]
-    span = (
-        f"{lengths[-1]:g} s" if lengths[0] == lengths[-1] else f"{lengths[0]:g}..{lengths[-1]:g} s"
-    )
-    facts = {
-        "batch": f"{len(tokens)} clip{'s' * (len(tokens) != 1)}",
-        "codebooks": _books(tokens),
-        "audio": span,
-        "tokens": f"{tokens.tokens_per_second:.6g} tokens/s",
-        "bitrate": f"{tokens.bitrate_kbps:.6g} kbit/s",
-    }
-    if tokens.side:
-        facts["side"] = f"with {', '.join(sorted(tokens.side))}"
-    if tokens.device.type != "cpu":
-        facts["device"] = f"on {tokens.device}"
-    return facts
-
-
-def tokens_line(tokens: "Tokens") -> str:
-    """Return the one line that `repr` shows."""
-    return f"Tokens({', '.join(tokens_facts(tokens).values())})"
-
-
-def tokens_card(tokens: "Tokens") -> str:
-    """Return an HTML table of `tokens_facts`, as Jupyter shows it."""
-    return _table("Tokens", tokens_facts(tokens))

@@ -1,65 +1,61 @@
-"""Tokens: the codes of a batch of clips, and all that is needed to count and decode them.
-
-A codec at f frames/s with K codebooks of V entries costs f * K tokens/s and f * K * log2(V) bits/s.
-Codebooks may differ in size and, in multi-scale codecs such as SNAC (arXiv:2410.14411), in frame
-rate, so each has its own of both and the rates are sums over codebooks. All rates of the program
-come from here.
-"""
+"""Tokens: the codes of a batch of clips, and all that one does with them."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from neuralcodec.core import token_checks, token_files
-from neuralcodec.core.rates import nominal_rates
-from neuralcodec.core.token_checks import ClipShape
+from neuralcodec.core import token_batch, token_time
+from neuralcodec.core.clip_shape import ClipShape, mean_side_bits, stack_shapes
+from neuralcodec.core.token_card import html_table, one_line
+from neuralcodec.core.token_data import TokenData, check_type
+from neuralcodec.core.token_files import read_tokens, write_tokens
+
+__all__ = ["ClipShape", "Tokens", "stack"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Tokens:
-    """The codes of a batch of clips.
+class Tokens(TokenData):
+    """The codes of a batch of clips, with all that is needed to count them.
 
     Rates are over the *padded* duration, frames / frame rate: a 10 ms clip costs a whole frame, and
-    the rates of a codec don't depend on the clip. Codes start at 0 in every codebook. Two `Tokens`
-    are equal if all their values are, on whatever device.
+    the rates of a codec don't depend on the clip. Indexing starts at 0 in every codebook.
+
+    Clips of one batch may differ in length; `clips` then holds the shape of each, and the arrays
+    are zero-padded to the longest. In such a batch `num_tokens`, `num_bits`, `side_bits` and
+    `padded_duration` are means over the clips, each clip counted once. `tokens_per_second` and
+    `bitrate_kbps` are therefore all tokens and all bits over all padded seconds, not means of the
+    clips' rates. `num_samples` and `duration` are those of the longest clip.
 
     Attributes:
-        codes: `[B, K, T]` int64 in 0..V-1, or a tuple of `[B, T_k]`, one per codebook, where the
-            codebooks run at different frame rates. Clips shorter than the longest are padded with
-            zeros.
-        frame_rates: Hz, one per codebook; where each clip has rates of its own, those of all clips
-            together.
+        codes: `[B, K, T]` int64 in 0..V-1, or a tuple of `[B, T_k]`, one per codebook, if the
+            codebooks run at different frame rates.
+        frame_rates: Hz, one per codebook. If the clips' own rates differ (variable bitrate), all
+            codes / all seconds of the codebook.
         codebook_sizes: entries, one per codebook.
         sample_rate: of the audio, Hz.
-        num_samples: length of the audio before padding, of the longest clip; decoding restores it.
-        side: whatever else a decoder needs (scales, packet sizes) by name, `[B, ...]`.
-        side_bits: what `side` costs per clip, in bits; 0 if the literature does not count it.
-        clips: shape of each clip; None where all fill the arrays and are equally long.
+        num_samples: length of the audio before padding; decoding restores it.
+        side: whatever else a decoder needs (scales, packet sizes), by name: `[B, ..., n]`
+            zero-padded along the last axis, or `[B]`. With one clip other shapes are allowed.
+        side_bits: cost of `side` per clip, in bits; 0 if the literature does not count it.
+        clips: shape of each clip; None if all clips are alike and fill the arrays.
 
     Raises:
         ValueError: if shapes, counts, rates or code values don't fit together.
 
     >>> tokens = Tokens.uniform(torch.zeros(1, 4, 100, dtype=torch.long), frame_rate=50,
     ...                         codebook_size=1024, sample_rate=16000, num_samples=32000)
-    >>> tokens
-    Tokens(1 clip, 4 x 1024 at 50 Hz, 2 s, 200 tokens/s, 2 kbit/s)
+    >>> tokens.tokens_per_second, tokens.bitrate_kbps, tokens.duration
+    (200.0, 2.0, 2.0)
     >>> tokens.prefix(1).bitrate_kbps
     0.5
     """
-
-    codes: Tensor | tuple[Tensor, ...]
-    frame_rates: tuple[float, ...]
-    codebook_sizes: tuple[int, ...]
-    sample_rate: int
-    num_samples: int
-    side: Mapping[str, Tensor] = field(default_factory=dict)
-    side_bits: float = 0.0
-    clips: tuple[ClipShape, ...] | None = None
 
     @classmethod
     def uniform(
@@ -80,7 +76,7 @@ class Tokens:
             sample_rate: of the audio, Hz.
             num_samples: length of the audio before padding.
         """
-        token_checks.check_array(codes)
+        check_type(codes)
         num_codebooks = codes.shape[1]
         return cls(
             codes,
@@ -90,273 +86,192 @@ class Tokens:
             num_samples=num_samples,
         )
 
-    @classmethod
-    def batch(cls, parts: Sequence["Tokens"]) -> "Tokens":
-        """Return one batch of the clips of several, in their order; lengths may differ.
+    @staticmethod
+    def batch(parts: "Sequence[Tokens]") -> "Tokens":
+        """Join clips of one codec into one batch, zero-padded to the longest.
+
+        `Tokens.batch([a, b])[0] == a` for parts of one clip each; a part may itself be a batch.
 
         Raises:
-            ValueError: if there is no part, or they differ in codebooks, sample rate or sides.
+            ValueError: if there is no part, or the parts differ in sample rate, codebooks, device
+                or names and axes of `side`, or in frame rates that are not codes / duration.
         """
-        from neuralcodec.core.token_batches import batch
+        return token_batch.batch([*parts])
 
-        return batch(parts)
+    @staticmethod
+    def concat(parts: "Sequence[Tokens]") -> "Tokens":
+        """Join tokens of one codec in time; the inverse of `crop` at whole frames.
 
-    @classmethod
-    def concat(cls, parts: Sequence["Tokens"]) -> "Tokens":
-        """Return the parts one after the other in time, such as pieces cut by `crop`.
+        Every part but the last must fill its frames with audio, so that nothing is lost or
+        inserted where two parts meet. In a batch, clip i of the result is made of the clips i.
 
         Raises:
-            ValueError: if there is no part, they differ in batch size, codebooks or sample rate,
-                have a side or clips of different lengths, or a part before the last does not fill
-                its frames, so that its padding would lie within the audio.
+            ValueError: if there is no part, the parts differ in batch size, sample rate, codebooks,
+                frame rates or device, have a side, or a part before the last ends within a frame.
         """
-        from neuralcodec.core.token_batches import concat
-
-        return concat(parts)
+        return token_time.concat([*parts])
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokens":
-        """Read what `save` wrote.
+        """Read what `save` wrote, to the CPU.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is no such file.
+            ValueError: if it is another file, of a newer version, or damaged; the message names it.
         """
-        return cls(**token_files.read(Path(path)))
+        fields = read_tokens(Path(path))
+        try:
+            return cls(**fields)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} holds no valid tokens: {error}") from error
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "frame_rates", tuple(map(float, self.frame_rates)))
-        object.__setattr__(self, "codebook_sizes", tuple(map(int, self.codebook_sizes)))
-        token_checks.check(self)
+    def save(self, path: str | Path) -> None:
+        """Write the tokens to a safetensors file of any name, which replaces one of that name.
 
-    @property
-    def streams(self) -> tuple[Tensor, ...]:
-        """The codes one codebook at a time: K tensors `[B, T_k]`."""
-        return self.codes.unbind(1) if isinstance(self.codes, Tensor) else self.codes
+        The file appears whole or not at all. Nothing in it is pickled.
 
-    @property
-    def num_codebooks(self) -> int:
-        """K."""
-        return len(self.codebook_sizes)
-
-    @property
-    def batch_size(self) -> int:
-        """B."""
-        return self.streams[0].shape[0]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the codes are."""
-        return self.streams[0].device
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Samples of each clip."""
-        return tuple(clip.num_samples for clip in self.shapes)
-
-    @property
-    def shapes(self) -> tuple[ClipShape, ...]:
-        """The shape of each clip, also where all are equal."""
-        if self.clips is not None:
-            return self.clips
-        frames = tuple(stream.shape[1] for stream in self.streams)
-        ends = {name: side.shape[-1] for name, side in self.side.items() if side.ndim > 1}
-        shape = ClipShape(
-            self.num_samples, frames, self.frame_rates, self.side_bits, tuple(sorted(ends.items()))
-        )
-        return (shape,) * self.batch_size
-
-    @property
-    def duration(self) -> float:
-        """Length of the audio in seconds, without padding; of the longest clip."""
-        return self.num_samples / self.sample_rate
-
-    @property
-    def padded_duration(self) -> float:
-        """Seconds that the frames of a clip span; at least `duration` for codecs that pad.
-
-        In a batch of clips of different lengths it is the mean, like `num_tokens` and `num_bits`,
-        so that their ratios are the rates of all clips together.
+        Raises:
+            OSError: if it cannot be written; the message names it.
+            ValueError: if the tokens are on the meta device.
         """
-        return self._mean(lambda clip: clip.seconds)
+        write_tokens(Path(path), self)
 
-    @property
-    def num_tokens(self) -> float:
-        """Codes per clip: the sum of T_k; the mean where clips differ in length."""
-        if self.clips is None:
-            return sum(stream.shape[1] for stream in self.streams)
-        return self._mean(lambda clip: sum(clip.frames))
+    def __repr__(self) -> str:
+        return one_line(self)
 
-    @property
-    def num_bits(self) -> float:
-        """Bits per clip: the sum of T_k * log2(V_k), and `side_bits`; the mean likewise."""
-        return self._mean(lambda clip: clip.bits(self.codebook_sizes))
+    def _repr_html_(self) -> str:
+        return html_table(self)
 
-    @property
-    def tokens_per_second(self) -> float:
-        """Tokens per second of padded audio: the sum of the frame rates."""
-        return nominal_rates(self.frame_rates, self.codebook_sizes)[0]
+    def __len__(self) -> int:
+        return self.batch_size
 
-    @property
-    def bitrate_kbps(self) -> float:
-        """Kilobits per second of padded audio, `side_bits` included.
+    def __iter__(self) -> "Iterator[Tokens]":
+        return (self[index] for index in range(self.batch_size))
 
-        Infinite if there are side bits and no frame.
+    def __getitem__(self, index: int | slice) -> "Tokens":
+        """Return one clip as a batch of 1, or the clips of a slice; what was padded is cut off.
+
+        Raises:
+            IndexError: if there is no such clip.
+            ValueError: if a slice selects no clip.
         """
-        seconds, side = self.padded_duration, 0.0
-        bits = self._mean(lambda clip: clip.side_bits)
-        if bits:
-            side = bits / seconds / 1000 if seconds else math.inf
-        return nominal_rates(self.frame_rates, self.codebook_sizes)[1] + side
+        if isinstance(index, slice):
+            chosen = range(self.batch_size)[index]
+            if not chosen:
+                raise ValueError(f"{index} selects none of {self.batch_size} clips")
+            if chosen == range(self.batch_size):
+                return self
+            return token_batch.batch([token_batch.take(self, each) for each in chosen])
+        place = operator.index(index)
+        if not -self.batch_size <= place < self.batch_size:
+            raise IndexError(f"clip {place} of a batch of {self.batch_size}")
+        return token_batch.take(self, place % self.batch_size)
 
     def prefix(self, num_codebooks: int) -> "Tokens":
-        """Return the first `num_codebooks` codebooks, 1..K; of nested codes a coarser coding.
+        """Keep the first `num_codebooks` codebooks, 1..K: a coarser coding if codes are nested.
 
         Raises:
             ValueError: if `num_codebooks` is outside 1..K.
         """
         if not 1 <= num_codebooks <= self.num_codebooks:
             raise ValueError(f"num_codebooks must be 1..{self.num_codebooks}, got {num_codebooks}")
-        kept = slice(num_codebooks)
-        clips = self.clips and tuple(
-            replace(clip, frames=clip.frames[kept], frame_rates=clip.frame_rates[kept])
-            for clip in self.clips
-        )
         return replace(
             self,
-            codes=self.codes[:, kept] if isinstance(self.codes, Tensor) else self.codes[kept],
-            frame_rates=self.frame_rates[kept],
-            codebook_sizes=self.codebook_sizes[kept],
-            clips=clips,
+            codes=self.codes[:, :num_codebooks]
+            if isinstance(self.codes, Tensor)
+            else self.codes[:num_codebooks],
+            frame_rates=self.frame_rates[:num_codebooks],
+            codebook_sizes=self.codebook_sizes[:num_codebooks],
+            clips=self.clips and tuple(shape.prefix(num_codebooks) for shape in self.clips),
         )
 
-    def crop(self, start: float = 0.0, stop: float | None = None) -> "Tokens":
-        """Return the frames that overlap `start`..`stop` seconds, whole.
+    def crop(self, start: float | None = None, stop: float | None = None) -> "Tokens":
+        """Return the frames that overlap `start`..`stop`, kept whole.
 
-        The first frame kept is the one in which `start` lies, the last the one before or in which
-        `stop` lies; codebooks of different frame rates are cut at frames of the slowest. The new
-        audio begins with the first frame kept and ends with the last, or with the clip.
+        Let a block be the shortest span of whole frames of all codebooks: one frame if the frame
+        rates are equal, else a frame of the slowest codebook, or several where that is no whole
+        number of frames of the others. Kept are blocks floor(start / block) to ceil(stop / block),
+        the end excluded. `num_samples` becomes what they hold of the audio; a stop at the end of
+        the audio keeps all frames to the last. In a batch of different lengths each clip is
+        cropped on its own.
 
         Args:
-            start: seconds, 0 or more.
-            stop: seconds, above `start`; None for the end of the clip.
+            start: seconds; None is 0, negative values count from the end of the clip.
+            stop: seconds; None is the end of the clip, negative values count from there.
 
         Raises:
-            ValueError: if nothing is left, the tokens have a side, or clips differ in length.
+            ValueError: if the span is empty or reversed or not within the clip, no frame overlaps
+                it, the tokens have a side, or the frames of the codebooks never begin together.
+
+        >>> tokens = Tokens.uniform(torch.zeros(1, 4, 100, dtype=torch.long), frame_rate=50,
+        ...                         codebook_size=1024, sample_rate=16000, num_samples=31900)
+        >>> tokens.crop(0.5, 1.01).num_samples  # frames 25 to 50 of 320 samples
+        8320
+        >>> Tokens.concat([tokens.crop(0, 0.5), tokens.crop(0.5)]) == tokens
+        True
         """
-        from neuralcodec.core.token_batches import crop
+        return token_time.crop(self, start, stop)
 
-        return crop(self, start, stop)
+    def map_codes(self, function: Callable[[Tensor], Tensor]) -> "Tokens":
+        """Apply a function to the codes: to `[B, K, T]`, or to each `[B, T_k]`.
 
-    def map_arrays(self, change: Callable[[Tensor], Tensor]) -> "Tokens":
-        """Return tokens with all codes, `[B, K, T]` or each `[B, T_k]`, and all sides changed."""
-        codes = self.codes
+        Args:
+            function: must keep the shape, type and range of the codes.
+        """
+        return self.with_codes([function(array) for array in self.arrays], self.num_samples)
+
+    def map_arrays(self, function: Callable[[Tensor], Tensor]) -> "Tokens":
+        """Apply a function to the codes, as `map_codes` does, and to each side.
+
+        Args:
+            function: must keep shapes, and the type and range of the codes.
+        """
+        codes = tuple(function(array) for array in self.arrays)
         return replace(
             self,
-            codes=change(codes) if isinstance(codes, Tensor) else tuple(map(change, codes)),
-            side={name: change(value) for name, value in self.side.items()},
+            codes=codes[0] if isinstance(self.codes, Tensor) else codes,
+            side={name: function(value) for name, value in self.side.items()},
         )
 
-    def to(self, device: torch.device | str) -> "Tokens":
-        """Return the tokens with codes and sides on a device."""
+    def to(self, device: str | torch.device) -> "Tokens":
+        """Move codes and sides to a device."""
         return self.map_arrays(lambda array: array.to(device))
 
-    def numpy(self) -> Any:
-        """Return the codes as an array `[B, K, T]`, or a tuple of `[B, T_k]`."""
+    def numpy(self) -> NDArray[np.int64] | tuple[NDArray[np.int64], ...]:
+        """Return the codes as NumPy arrays: `[B, K, T]`, or one `[B, T_k]` per codebook."""
         if isinstance(self.codes, Tensor):
             return self.codes.cpu().numpy()
         return tuple(stream.cpu().numpy() for stream in self.codes)
 
     def unpad(self, wav: Tensor) -> list[Tensor]:
-        """Return decoded audio `[B, C, T]` as clips `[C, T_i]` without the zeros that fill it up.
+        """Cut decoded audio to the length of each clip.
+
+        Args:
+            wav: `[B, C, T]`, T at least `num_samples`.
+
+        Returns:
+            B tensors `[C, lengths[i]]`, views of `wav`.
 
         Raises:
-            ValueError: if it has another batch size or is shorter than the longest clip.
+            ValueError: if `wav` has another number of axes or clips, or is too short.
         """
-        if len(wav) != len(self) or wav.shape[-1] < self.num_samples:
+        if wav.ndim != 3 or len(wav) != self.batch_size or wav.shape[-1] < self.num_samples:
             raise ValueError(
-                f"wav must be [{len(self)}, C, {self.num_samples}], got {list(wav.shape)}"
+                f"wav must be [{self.batch_size}, C, T] with T at least {self.num_samples}, "
+                f"got {list(wav.shape)}"
             )
         return [clip[..., :length] for clip, length in zip(wav, self.lengths, strict=True)]
-
-    def save(self, path: str | Path) -> None:
-        """Write the tokens to a safetensors file, which is then there whole, or as it was before.
-
-        A file of tokens that stands alone, with the codec's name and a few bytes of header, is
-        written by `neuralcodec.bitstream`.
-
-        Raises:
-            OSError: if the file cannot be written.
-        """
-        token_files.write(Path(path), self)
-
-    def __len__(self) -> int:
-        return self.batch_size
-
-    def __iter__(self) -> Iterator["Tokens"]:
-        return (self[index] for index in range(len(self)))
-
-    def __getitem__(self, index: int | slice) -> "Tokens":
-        """Return one clip of the batch without padding, or for a slice several."""
-        from neuralcodec.core.token_batches import select
-
-        return select(self, index)
-
-    def _mean(self, of: Callable[[ClipShape], float]) -> float:
-        clips = self.clips or self.shapes[:1] or (self._empty(),)
-        values = [of(clip) for clip in clips]
-        return values[0] if len(set(values)) == 1 else math.fsum(values) / len(values)
-
-    def _empty(self) -> ClipShape:
-        frames = tuple(stream.shape[1] for stream in self.streams)
-        return ClipShape(self.num_samples, frames, self.frame_rates, self.side_bits, ())
-
-    def _scalars(self) -> tuple[Any, ...]:
-        return (
-            self.frame_rates,
-            self.codebook_sizes,
-            self.sample_rate,
-            self.num_samples,
-            self.side_bits,
-            self.clips,
-            isinstance(self.codes, Tensor),
-            tuple(stream.shape for stream in self.streams),
-            tuple(sorted(self.side)),
-        )
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Tokens):
-            return NotImplemented
-        if self._scalars() != other._scalars():
-            return False
-        pairs = list(zip(self.streams, other.streams, strict=True))
-        pairs += [(self.side[name], other.side[name]) for name in self.side]
-        return all(token_checks.same(one, two) for one, two in pairs)
-
-    def __hash__(self) -> int:
-        return hash(self._scalars())
-
-    def __repr__(self) -> str:
-        from neuralcodec.core.cards import tokens_line
-
-        return tokens_line(self)
-
-    def _repr_html_(self) -> str:
-        from neuralcodec.core.cards import tokens_card
-
-        return tokens_card(self)
 
 
 def stack(*parts: Tokens) -> Tokens:
     """Put the codebooks of several tokenizations of the same audio on top of each other.
 
-    Semantic tokens over acoustic ones, say: the result has the codebooks of all parts in the order
-    given, each at its own frame rate, and their summed cost.
+    An example is semantic tokens over acoustic ones. The result has the codebooks of all parts in
+    the order given, each at its own frame rate, and the sum of their costs.
 
     Raises:
-        ValueError: if there is no part, or the parts differ in batch size, or in duration by more
-            than a sample at the lowest sample rate, or a name stands in the `side` of two of them,
-            or their clips differ in length.
+        ValueError: if there is no part, or the parts differ in batch size, or a clip in duration
+            by more than a sample at the lowest sample rate, or two parts have a side of one name.
 
     >>> acoustic = Tokens.uniform(torch.zeros(1, 8, 75, dtype=torch.long), frame_rate=75,
     ...                           codebook_size=1024, sample_rate=24000, num_samples=24000)
@@ -367,25 +282,32 @@ def stack(*parts: Tokens) -> Tokens:
     """
     if not parts:
         raise ValueError("stack needs at least one Tokens, got none")
-    if any(part.clips is not None for part in parts):
-        raise ValueError("stack takes batches of equally long clips: stack them one by one")
-    durations = [part.duration for part in parts]
-    # Resampling rounds a length up to whole samples, so the same audio may differ by almost one.
-    if max(durations) - min(durations) > 1 / min(part.sample_rate for part in parts):
-        raise ValueError(f"parts last {durations} s: they must be equal to a sample")
+    if len({part.batch_size for part in parts}) > 1:
+        raise ValueError(f"batch sizes differ: {[part.batch_size for part in parts]}")
+    lowest = min(part.sample_rate for part in parts)
+    for lengths in zip(*(part.lengths for part in parts), strict=True):
+        durations = [n / part.sample_rate for n, part in zip(lengths, parts, strict=True)]
+        # Resampling rounds a length up to whole samples: the same audio may differ by almost one.
+        if max(durations) - min(durations) > 1 / lowest:
+            raise ValueError(f"parts last {durations} s: they must be equal to a sample")
     side = {name: value for part in parts for name, value in part.side.items()}
     if len(side) < sum(len(part.side) for part in parts):
         raise ValueError(f"the same name stands in the side of two parts: {sorted(side)}")
+    finest = max(parts, key=lambda part: part.sample_rate)
     streams = tuple(stream for part in parts for stream in part.streams)
-    lengths = {stream.shape for stream in streams}
     rates = tuple(rate for part in parts for rate in part.frame_rates)
-    same = len(lengths) == 1 and len(set(rates)) == 1
+    same = len({stream.shape for stream in streams}) == 1 and len(set(rates)) == 1
+    clips = None
+    if any(part.clips for part in parts):
+        shapes = zip(finest.lengths, *(part.clip_shapes for part in parts), strict=True)
+        clips = tuple(stack_shapes(length, each) for length, *each in shapes)
     return Tokens(
         torch.stack(streams, dim=1) if same else streams,
         frame_rates=rates,
         codebook_sizes=tuple(size for part in parts for size in part.codebook_sizes),
-        sample_rate=max(part.sample_rate for part in parts),
-        num_samples=max(parts, key=lambda part: part.sample_rate).num_samples,
+        sample_rate=finest.sample_rate,
+        num_samples=finest.num_samples,
         side=side,
-        side_bits=math.fsum(part.side_bits for part in parts),
+        side_bits=mean_side_bits(clips) if clips else math.fsum(part.side_bits for part in parts),
+        clips=clips,
     )
