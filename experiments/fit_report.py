@@ -48,7 +48,9 @@ def _fit_claims(rows: Sequence[Row], width: int) -> list[list[object]]:
 def _draw_fits(rows: Sequence[Row], width: int) -> Figure:
     figure = Figure(figsize=(6, 4), layout="constrained")
     ax = figure.subplots()
-    for row, colour, marker in zip(rows, COLOURS, MARKERS, strict=False):
+    for position, row in enumerate(rows):
+        own = plot.look(position)
+        colour, marker = own["color"], own["marker"]
         for column, filled in (("nmse_greedy", "none"), (f"nmse_beam{width}", colour)):
             ax.plot(
                 row["seconds"],

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from reporting import COLOURS, MARKERS, markdown_table, save_figure, write_text
+from reporting import markdown_table, save_figure, write_text
 
+from neuralcodec.analysis.plots import literal, look
+from neuralcodec.analysis.rows import read_rows
 from neuralcodec.analysis.stats import frontier, summarise
 
 FOLDER = Path(__file__).parents[1] / "results" / "three_axes"
@@ -24,7 +26,7 @@ KBPS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
 
 def points(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Give the mean of each point over its clips, with the point's label.
+    """Return the mean of each point over its clips.
 
     Raises:
         ValueError: if a row failed, for then means are not over the same clips.
@@ -32,9 +34,7 @@ def points(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     failed = int((rows["status"] != "ok").sum())
     if failed:
         raise ValueError(f"{failed} rows failed; run the sweep again with --retry")
-    labels = rows.drop_duplicates("point").set_index("point")["label"]
-    summary = summarise(rows, metric)
-    return summary.assign(label=summary["point"].map(labels))
+    return summarise(rows, metric)
 
 
 def best(summary: pd.DataFrame) -> list[list[object]]:
@@ -53,7 +53,7 @@ def best(summary: pd.DataFrame) -> list[list[object]]:
 
 
 def draw(summaries: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw quality over bitrate: a row a metric, a column a label, a line a vocabulary."""
+    """Draw quality over bitrate: one row per metric, one column per label, one curve per V."""
     first = next(iter(summaries.values()))
     labels = list(dict.fromkeys(first["label"]))
     sizes = sorted(set(first["codebook_size"]))
@@ -64,14 +64,13 @@ def draw(summaries: Mapping[str, pd.DataFrame]) -> Figure:
             for place, size in enumerate(sizes):
                 line = summary[(summary["label"] == label) & (summary["codebook_size"] == size)]
                 line = line.sort_values("bitrate_kbps")
-                look = {"color": COLOURS[place], "marker": MARKERS[place]}
-                ax.plot(line["bitrate_kbps"], line["mean"], label=f"V = {size}", **look)
+                ax.plot(line["bitrate_kbps"], line["mean"], label=f"V = {size}", **look(place))
             ax.grid(visible=True, color="#DDDDDD")
             ax.set_xscale("log")
             ax.set_xticks([0.25, 0.5, 1, 2, 4, 8], ["0.25", "0.5", "1", "2", "4", "8"])
         axes[0].set_ylabel(METRICS[metric])
     for ax, label in zip(grid[0], labels, strict=True):
-        ax.set_title(label)
+        ax.set_title(literal(label))
     for ax in grid[-1]:
         ax.set_xlabel("bitrate [kbit/s]")
     grid[0][0].legend()
@@ -83,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
     folder = parser.parse_args().folder
-    rows = pd.read_csv(folder / "results.csv")
+    rows = read_rows(folder / "results.csv")
     summaries = {metric: points(rows, metric) for metric in METRICS}
     header = ["within, kbit/s", "model", "frames/s", "K", "V", "kbit/s", "tokens/s"]
     tables = [

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from reporting import COLOURS, save_figure
 
+from neuralcodec.analysis.plots import literal
 from neuralcodec.tiny.training.losses import LOSSES
 from neuralcodec.tiny.training.train import LOG, SCORES
 
@@ -42,7 +43,7 @@ def draw(out: Path) -> Figure:
     left, middle, right = figure.subplots(1, 3)
     paths = sorted(path for path in out.glob("*.csv") if not path.stem.endswith("_validation"))
     for place, path in enumerate(paths):
-        look = {"color": COLOURS[place % len(COLOURS)], "label": path.stem}
+        look = {"color": COLOURS[place % len(COLOURS)], "label": literal(path.stem)}
         log = pd.read_csv(path)
         left.plot(log["hours_heard"], log["mel"], **look)
         scores = pd.read_csv(path.with_name(f"{path.stem}_validation.csv"))

@@ -44,6 +44,13 @@ def rows() -> pd.DataFrame:
     return frame
 
 
+def render(ax: Axes) -> None:
+    """Lay out and draw the figure of some axes; `canvas.draw` of a bare figure does nothing."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+
+
 def _words(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
@@ -227,13 +234,13 @@ def test_missing_and_infinite_cells(rows: pd.DataFrame) -> None:
     cells = cells_of(ax)
     assert (1, 0) not in cells
     assert cells[2, 1].startswith("inf")
-    ax.figure.canvas.draw()
+    render(ax)
 
 
 @pytest.mark.parametrize("axis", ["num_codebooks", "codebook_size"])
 def test_one_row_or_column_of_cells(rows: pd.DataFrame, axis: str) -> None:
     part = rows[rows[axis] == rows[axis].min()]
-    plot.plot_vocabulary(part, "si_sdr", "mdct", 50).figure.canvas.draw()
+    render(plot.plot_vocabulary(part, "si_sdr", "mdct", 50))
 
 
 @pytest.mark.parametrize("metric", ["si_sdr", "log_mel_distance"])

@@ -93,6 +93,20 @@ def test_frontier_of_equal_cost_keeps_the_better() -> None:
     assert frontier(summary, "bitrate_kbps", higher_is_better=True)["mean"].tolist() == [2.0]
 
 
+def test_mean_without_a_value_hides_no_point_of_the_frontier() -> None:
+    rows = _rows({"a": [1.0], "b": [math.inf, -math.inf], "c": [2.0], "d": [3.0]})
+    summary = summarise(rows, "si_sdr")
+    assert math.isnan(summary["mean"][1])
+    best = frontier(summary, "bitrate_kbps", higher_is_better=True)
+    assert best["point"].tolist() == ["a", "c", "d"]
+
+
+def test_points_have_the_names_of_their_curves() -> None:
+    rows = _rows({"a": [1.0], "b": [2.0]})
+    assert summarise(rows, "si_sdr")["label"].tolist() == ["mdct", "mdct"]
+    assert summarise(rows.assign(label=["x", ""]), "si_sdr")["label"].tolist() == ["x", "mdct"]
+
+
 def test_bad_arguments() -> None:
     rows = _rows({"a": [1.0]})
     with pytest.raises(ValueError, match="did you mean 'si_sdr'"):

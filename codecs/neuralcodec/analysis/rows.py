@@ -42,7 +42,7 @@ def read_rows(path: str | Path) -> pd.DataFrame:
 
     Text columns are read as they are written, so a label or a codec may be called `NA`, `null` or
     `007`, and an absent label or reason is the empty string. An empty cell of any other column is
-    NaN. Floats are those that the sweep computed, to the last bit.
+    NaN.
 
     Args:
         path: the file.
@@ -65,7 +65,6 @@ def read_rows(path: str | Path) -> pd.DataFrame:
             dtype={column: str for column in header if column in _TEXTS},
             keep_default_na=False,
             na_values={column: _GAPS for column in header if column not in _TEXTS},
-            float_precision="round_trip",
             low_memory=False,  # the type of a column is decided once, not per block of lines
         )
     except ValueError as error:  # of pandas, and of bytes that are no UTF-8
@@ -94,7 +93,7 @@ def curve_names(rows: pd.DataFrame) -> pd.Series:
     codecs = rows["codec"].astype(str)
     if "label" not in rows:
         return codecs.rename("label")
-    given = rows["label"].fillna("").astype(str)
+    given = rows["label"].astype(object).where(rows["label"].notna(), "").astype(str)
     labels = given.where(given.str.strip() != "", codecs)
     long_names = labels + " (" + codecs + ")"
     names = labels.mask(codecs.groupby(labels).transform("nunique") > 1, long_names)

@@ -7,7 +7,7 @@ shown. Curves bear the label of a sweep's table, or the name of the codec where 
 from neuralcodec.analysis.plots.figures import draw_all, save_all
 from neuralcodec.analysis.plots.grid import plot_codebooks, plot_vocabulary
 from neuralcodec.analysis.plots.quality import plot_quality
-from neuralcodec.analysis.plots.style import legend, literal, look, style
+from neuralcodec.analysis.plots.style import legend, literal, look, save, style
 from neuralcodec.analysis.rows import read_rows
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "plot_quality",
     "plot_vocabulary",
     "read_rows",
+    "save",
     "save_all",
     "style",
 ]

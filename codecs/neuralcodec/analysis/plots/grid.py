@@ -188,7 +188,7 @@ def plot_vocabulary(
     ax.grid(visible=False)
     ax.set_xlabel("codebooks K")
     ax.set_ylabel("codebook size V")
-    if finite.count():
+    if finite.count():  # the label of the colour bar names the metric
         ax.get_figure(root=True).colorbar(image, ax=ax, label=metric_label(metric))  # type: ignore[union-attr]  # axes have a figure
     label_cells(ax, list(means.columns), list(means.index))
     written = annotate_cells(ax, image, means.to_numpy(dtype=float), rates)
@@ -196,7 +196,9 @@ def plot_vocabulary(
     key = "k: kbit/s, dashed: equal bitrate" if written else "dashed: equal bitrate"
     if not written and finite.count() < finite.size:
         key += ", white: no finite mean"
-    set_title(ax, f"{_describe(summary)}\n{key}")
+    if not finite.count():
+        key = f"{metric_label(metric)}: no mean is finite"
+    set_title(ax, f"{_describe(summary)}\n{key}", pad=9)  # above the rates at the edge
     return ax
 
 

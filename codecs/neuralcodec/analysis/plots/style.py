@@ -37,6 +37,7 @@ _STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
 _LITERAL_UNDERSCORE = "\u200b_"  # a space of no width, then the underscore
 _LONGEST_ENTRY = 60  # characters of one line of a legend
 _PAD = 0.1  # inches around a legend
+_FEW_ENTRIES = 12  # of a legend; more are set in small type
 _DPI = 130
 _LARGEST_SIDE = 60_000  # pixels; the Agg renderer allows 2^16
 _LONGEST_STEM = 120  # bytes; file systems allow 255
@@ -130,12 +131,12 @@ def room(ax: Axes) -> tuple[float, float]:
     return box.width * scale, box.height * scale
 
 
-def set_title(ax: Axes, text: str) -> None:
-    """Set the small title at the right, broken into lines that fit above the axes."""
+def set_title(ax: Axes, text: str, pad: float = 6) -> None:
+    """Set the small title at the right, broken into lines that fit, `pad` points above the axes."""
     size = 9
     longest = max(20, int(room(ax)[0] / (0.56 * size)))
     lines = [textwrap.fill(plain(line), longest) for line in text.splitlines()]
-    ax.set_title("\n".join(lines), fontsize=size, loc="right", parse_math=False)
+    ax.set_title("\n".join(lines), fontsize=size, loc="right", pad=pad, parse_math=False)
 
 
 def note(ax: Axes, text: str) -> None:
@@ -190,7 +191,7 @@ def legend(
         panels: its axes.
         title: above the entries.
         ncols: the largest number of columns.
-        fontsize: of the entries, in points.
+        fontsize: of the entries, in points; default: that of the style, 8 for more than 12 entries.
     """
     entries: dict[str, Any] = {}
     for ax in panels:
@@ -200,12 +201,15 @@ def legend(
         return
     if figure.get_layout_engine() is None:
         figure.set_layout_engine("constrained")
+    if fontsize is None and len(entries) > _FEW_ENTRIES:
+        fontsize = 8
     options: dict[str, Any] = {
         "fontsize": fontsize,
         "title": title,
         "title_fontsize": None if fontsize is None else fontsize + 1,
         "alignment": "left",
         "handlelength": 3,  # long enough to tell line styles apart
+        "columnspacing": 1.5,
     }
     width, height = figure.get_size_inches()
     for most in range(min(ncols, len(entries)), 0, -1):
