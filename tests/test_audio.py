@@ -226,6 +226,8 @@ def test_mix_down_is_the_mean_of_the_channels() -> None:
     wav = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 0.5, -0.5]]])
     assert audio.mix_down(wav).tolist() == [[[0.5, 0.25, 0.0]]]
     assert torch.equal(audio.mix_down(wav[:, :1]), wav[:, :1])
+    six = torch.eye(6)[None] * torch.tensor([6.0, 12, 18, 24, 30, 36])  # each channel by itself
+    assert audio.mix_down(six).tolist() == [[[1, 2, 3, 4, 5, 6]]]
 
 
 @settings(deadline=None)  # the first call is slow

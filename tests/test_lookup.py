@@ -229,6 +229,40 @@ def test_a_beam_that_holds_everything_is_exact(
         assert torch.equal(codes, every[nearest])
 
 
+def beam_by_hand(vector: Tensor, books: Books, width: int) -> list[tuple[int, ...]]:
+    """The best code of each number of levels: whole numbers, all extensions in a list, sorted.
+
+    Equal errors leave the list in its order: the earlier beam first, then the lower entry.
+    """
+    beams: list[tuple[int, ...]] = [()]
+    best = []
+    for size in books.sizes:
+        errors = {}
+        for beam in beams:
+            for entry in range(size):
+                code = (*beam, entry)
+                taken = torch.stack([books.entries[k, c] for k, c in enumerate(code)]).sum(0)
+                errors[code] = float((vector - taken).square().sum())
+        beams = sorted(errors, key=lambda code: errors[code])[:width]
+        best.append(beams[0])
+    return best
+
+
+@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("width", [2, 3, 5])
+def test_of_equal_codes_a_beam_keeps_the_earlier_beam_and_the_lower_entry(
+    backend: str, width: int, rng: Generator
+) -> None:
+    # Whole numbers have exact errors, and entries that repeat make ties in every list of beams.
+    entries = torch.randint(-2, 3, (3, 40, 2), generator=rng).float()
+    books = Books.of(entries, sizes=[40, 17, 33])
+    vectors = torch.randint(-5, 6, (1, 30, 2), generator=rng).float()
+    by_hand = [beam_by_hand(vector, books, width) for vector in vectors[0]]
+    found = beam_search(vectors, books, width=width, lengths=[1, 2, 3], backend=backend)
+    for level, codes in enumerate(found):
+        assert [tuple(code) for code in codes[0].tolist()] == [best[level] for best in by_hand]
+
+
 @pytest.mark.parametrize("backend", KERNELS)
 def test_a_beam_of_one_is_greedy_and_wider_ones_are_better(backend: str, rng: Generator) -> None:
     scale = 0.7 ** torch.arange(6)[:, None, None]

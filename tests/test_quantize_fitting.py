@@ -6,8 +6,9 @@ from torch import Generator, Tensor
 
 from neuralcodec.quantize import Progress, ResidualVectorQuantizer
 from neuralcodec.quantize import sampling as sampling_module
-from neuralcodec.quantize.fitting import _shrink
+from neuralcodec.quantize.fitting import _shrink, refine
 from neuralcodec.quantize.kmeans import count_and_sum, kmeans, nearest
+from neuralcodec.quantize.lookup import Books, beam_search
 from neuralcodec.quantize.sampling import Sample, chunks
 
 
@@ -46,6 +47,37 @@ def test_refinement_serves_what_it_saw_and_does_the_unseen_no_harm(latents: Tens
     assert nmse(refined, seen, 8) < 0.98 * nmse(plain, seen, 8)
     assert nmse(refined, unseen) < 1.01 * nmse(plain, unseen)
     assert nmse(refined, unseen, 8) < 1.01 * nmse(plain, unseen, 8)
+
+
+def test_refinement_gives_each_level_the_mean_of_what_the_corrected_ones_leave_over(
+    rng: Generator,
+) -> None:
+    vectors = torch.randn(300, 4, generator=rng)
+    books = torch.randn(3, 5, 4, generator=rng) * 0.5
+    (codes,) = beam_search(vectors[None], Books.of(books), width=1, lengths=[3])
+    expected, codes = books.double(), codes[0]
+    for level in range(3):  # entry after entry, with the levels before it as they are now
+        for entry in range(5):
+            mine = codes[:, level] == entry
+            sums = torch.stack([expected[k][codes[mine, k]] for k in range(3)]).sum(0)
+            if mine.any():
+                expected[level, entry] += (vectors[mine].double() - sums).mean(0)
+    left = vectors - torch.stack([expected[k][codes[:, k]] for k in range(3)]).sum(0)
+    told: list[float] = []
+    counts = torch.zeros(3, 5)
+    refine(
+        books, [5] * 3, [vectors], counts, beam_width=1, report=lambda _, nmse: told.append(nmse)
+    )
+    torch.testing.assert_close(books.double(), expected, rtol=1e-4, atol=1e-5)
+    assert told == [pytest.approx(float(left.square().sum() / vectors.square().sum()), rel=1e-4)]
+    assert counts.sum(dim=1).tolist() == [300] * 3
+
+
+def test_a_chunk_weighs_as_much_in_refinement_as_an_entry_has_seen_before(rng: Generator) -> None:
+    vectors = torch.randn(50, 3, generator=rng)
+    books = torch.zeros(1, 1, 3)
+    refine(books, [1], vectors.split(10), torch.zeros(1, 1), beam_width=1, report=lambda *_: None)
+    torch.testing.assert_close(books[0, 0], vectors.mean(0))  # each vector once, none for more
 
 
 def test_shrinkage_helps_the_unseen_where_entries_are_made_of_few(rng: Generator) -> None:
@@ -143,6 +175,18 @@ def test_counts_and_sums_are_those_of_a_loop(rng: Generator) -> None:
         mine = vectors[codes == entry]
         assert counts[entry] == len(mine)
         torch.testing.assert_close(sums[entry], mine.sum(0), rtol=1e-4, atol=1e-4)
+
+
+def test_each_empty_entry_of_k_means_moves_onto_a_vector_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, rng: Generator
+) -> None:
+    vectors = torch.randn(60, 2, generator=rng)
+    start = vectors[:1].repeat(5, 1)  # entries 1..4 are never the lowest of the nearest
+    monkeypatch.setattr("neuralcodec.quantize.kmeans._seed", lambda *_: start)
+    book = kmeans(vectors, 5, iterations=1, generator=rng)
+    worst = (vectors - vectors[0]).square().sum(1).argsort(descending=True)[:4]
+    assert torch.equal(book[1:], vectors[worst])
+    torch.testing.assert_close(book[0], vectors.mean(0))
 
 
 def test_levels_of_their_own_size_and_projections_are_fitted(latents: Tensor) -> None:

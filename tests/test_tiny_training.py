@@ -14,6 +14,7 @@ import numpy as np
 import pystoi
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Generator, Tensor
 
 from neuralcodec.core import audio
@@ -319,6 +320,39 @@ def test_gradients_that_are_not_finite_change_nothing_and_then_stop(
         trainer.run_step()
     with pytest.raises(Diverged, match=r"not finite for 20 steps, the last 20: .* 0\.001"):
         trainer.run_step()
+
+
+def test_the_average_follows_the_weights_fast_at_first_and_slowly_later(
+    tmp_path: Path, speakers: Path
+) -> None:
+    trainer = make(
+        tmp_path, speakers, lambda text: text.replace("steps = 18", "steps = 18\naverage = 0.4")
+    )
+    expected = {k: v.detach().double() for k, v in trainer.model.named_parameters()}
+    for step in range(7):
+        trainer.run_step()
+        kept = min(0.4, (1 + step) / (10 + step))
+        for name, parameter in trainer.model.named_parameters():
+            expected[name] = kept * expected[name] + (1 - kept) * parameter.detach().double()
+    for name, average in trainer.average.items():
+        torch.testing.assert_close(average.double(), expected[name], rtol=1e-4, atol=1e-7)
+
+
+def test_what_is_validated_and_exported_is_the_average(
+    tmp_path: Path, speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[TinyModel] = []
+    monkeypatch.setattr(validation, "validate", lambda model, *_, **__: judged.append(model) or [])
+    recipe = recipes.read(write(tmp_path, speakers, steps=12))
+    path = training.train(recipe, tmp_path / "out")
+    state = load_file(tmp_path / "out" / "state.safetensors")
+    exported = Tiny(weights=path).network.state_dict()
+    for name in [name for name in exported if name.startswith(("encoder.", "decoder."))]:
+        average, last = state[f"average.{name}"], state[f"model.{name}"]
+        assert torch.equal(judged[-1].state_dict()[name], average)
+        rounding = average.abs().amax(dim=-1, keepdim=True) / 127 if average.ndim > 1 else 1e-3
+        assert ((exported[name] - average).abs() <= rounding).all(), name
+        assert not torch.equal(average, last)
 
 
 def test_bfloat16_trains_too(tmp_path: Path, speakers: Path) -> None:

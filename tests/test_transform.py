@@ -1,6 +1,8 @@
 """Transforms as latent codecs, and our quantizer in their latents."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -122,6 +124,26 @@ def test_load_by_name_with_suffix() -> None:
         neuralcodec.load("pcm+rvq")
     with pytest.raises(ValueError, match="did you mean 'mdct'"):
         neuralcodec.load("mdtc+rvq")
+
+
+def test_a_second_seed_in_one_cache_is_fitted_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEURALCODEC_CACHE", str(tmp_path))
+
+    def fitted(**settings: Any) -> Tensor:
+        wanted = {"frame_rate": 100, "num_codebooks": 2, "codebook_size": 8, **settings}
+        return requantized.load("mdct", **wanted).rvq.codebooks
+
+    first = fitted()
+    others = [{"seed": 1}, {"codebook_size": 4}, {"num_codebooks": 1}, {"frame_rate": 200}]
+    for count, settings in enumerate(others, start=2):
+        second = fitted(**settings)
+        assert first.shape != second.shape or not torch.equal(first, second)
+        assert len(list((tmp_path / "rvq").iterdir())) == count
+        assert torch.equal(fitted(**settings), second)
+    assert torch.equal(fitted(), first)
+    assert len(list((tmp_path / "rvq").iterdir())) == 1 + len(others)  # all were found again
 
 
 def test_fitting_hears_short_audio_again_at_other_offsets() -> None:
