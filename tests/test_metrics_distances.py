@@ -201,6 +201,29 @@ def test_mrstft_distance_of_a_gain(gain: float) -> None:
     assert found == pytest.approx(1 - gain - math.log(gain), rel=1e-4)
 
 
+def _spectra_by_hand(signal: np.ndarray, size: int, hop: int, window: int) -> np.ndarray:
+    """Magnitudes, frame after frame: a Hann window in the middle of `size`, zeros around it."""
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    padded = np.pad(signal, size // 2)
+    before = (size - window) // 2
+    weights = np.pad(hann, (before, size - window - before))
+    starts = range(0, len(padded) - size + 1, hop)
+    return np.array([np.abs(np.fft.rfft(weights * padded[s : s + size])) for s in starts])
+
+
+def test_mrstft_distance_is_what_its_definition_gives() -> None:
+    # The resolutions are those of Yamamoto et al. 2020, table 1.
+    decay = torch.linspace(0, -12, 5000).exp()  # through the floor, so that it counts too
+    pair = 0.1 * _noise(5000) * decay, 0.1 * _noise(5000, seed=1).cumsum(0) * decay / 8
+    expected = []
+    for resolution in ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240)):
+        ours, theirs = (_spectra_by_hand(each.numpy(), *resolution) for each in pair)
+        convergence = np.linalg.norm(ours - theirs) / np.linalg.norm(ours)
+        logs = [np.log(np.maximum(side**2, 1e-7)) / 2 for side in (ours, theirs)]
+        expected.append(convergence + np.abs(logs[0] - logs[1]).mean())
+    assert mrstft_distance(*pair, RATE) == pytest.approx(np.mean(expected), rel=1e-6)
+
+
 def test_mrstft_distance_to_silence() -> None:
     # convergence is 1; the logs differ by ln of 0.1 over the floor of 10**-3.5 in a flat spectrum
     click = torch.zeros(8192)
