@@ -36,7 +36,7 @@ from neuralcodec.tiny.training.losses import LOSSES, _spectra
 from neuralcodec.tiny.training.optimizers import optimizers
 from neuralcodec.tiny.training.processes import Processes
 from neuralcodec.tiny.training.recipe import Recipe, Schedule
-from neuralcodec.tiny.training.trainer import Diverged, Trainer, add_noise
+from neuralcodec.tiny.training.trainer import Diverged, Trainer, _Pass, add_noise
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -259,6 +259,95 @@ def test_phases_follow_the_schedule(tmp_path: Path, speakers: Path) -> None:
         used.append(values["commitment"] > 0)
     assert phases == ["free"] * 4 + ["learning"] * 10 + ["frozen"] * 4
     assert used == [phase == "learning" for phase in phases]
+
+
+def test_the_learning_rate_rises_linearly_and_falls_by_half_a_cosine(
+    tmp_path: Path, speakers: Path
+) -> None:
+    trainer = make(tmp_path, speakers, lambda text: text.replace("warmup = 4", "warmup = 8"))
+    schedule = trainer.recipe.schedule
+    assert (schedule.steps, schedule.warmup) == (18, 8)
+    rates = []
+    for trainer.step in range(19):
+        rates.append(trainer.learning_rate() / schedule.learning_rate)
+    assert rates[:8] == pytest.approx([(step + 1) / 8 for step in range(8)])
+    assert rates[8:] == pytest.approx(
+        [0.01 + 0.99 * math.cos(math.pi / 2 * left) ** 2 for left in np.linspace(0, 1, 11)]
+    )
+
+
+def test_the_learning_rate_is_that_of_each_step(
+    tmp_path: Path, speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(tmp_path, speakers)
+    optimizer, used = trainer._optimizers["optimizer"], []
+    step = optimizer.step
+
+    def noted() -> None:
+        used.append([group["lr"] for group in optimizer.param_groups])
+        step()
+
+    monkeypatch.setattr(optimizer, "step", noted)
+    expected = []
+    for _ in range(6):
+        expected.append([trainer.learning_rate()] * 2)
+        trainer.run_step()
+    assert used == expected
+
+
+def test_the_frozen_encoder_is_the_average_of_the_one_that_learned(
+    tmp_path: Path, speakers: Path
+) -> None:
+    trainer = make(tmp_path, speakers)
+    while trainer.phase() != "frozen":
+        trainer.run_step()
+    average = {name: tensor.clone() for name, tensor in trainer.average.items()}
+    encoder = [name for name in average if name.startswith("encoder.")]
+    now = dict(trainer.model.named_parameters())
+    assert not all(torch.equal(now[name], average[name]) for name in encoder)
+    trainer.run_step()
+    assert all(torch.equal(now[name], average[name]) for name in encoder)
+
+
+def test_a_frozen_decoder_hears_prefixes_of_every_depth(tmp_path: Path, speakers: Path) -> None:
+    dropping = "fit_seconds = 4\ndropout = 1.0"
+    trainer = make(tmp_path, speakers, lambda text: text.replace("fit_seconds = 4", dropping))
+    wav, rvq = trainer.corpus.batch(24, 0), trainer.model.rvq
+    z = trainer.model.encoder(wav).detach()
+    rvq.fit(z)
+    given = _Pass(trainer.model, trainer.recipe.quantizer)._coded(wav)
+    prefixes = [rvq.decode(rvq.encode(z)[:, :depth]) for depth in (1, 2)]
+    depths = [
+        [depth for depth in (1, 2) if torch.allclose(each, prefixes[depth - 1][place], atol=1e-6)]
+        for place, each in enumerate(given)
+    ]
+    assert {*map(tuple, depths)} == {(1,), (2,)}
+
+
+def test_processes_hear_other_crops(
+    tmp_path: Path, speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Heard(Exception):
+        """Ends a step when its crops are there."""
+
+    crops: list[Tensor] = []
+
+    def hear(self: _Pass, wav: Tensor, phase: str) -> None:
+        crops.append(wav)
+        raise Heard
+
+    trainer = make(tmp_path, speakers)
+    monkeypatch.setattr(
+        "neuralcodec.tiny.training.trainer.DistributedDataParallel", lambda module, **_: module
+    )
+    monkeypatch.setattr(_Pass, "forward", hear)
+    for rank in (0, 1):
+        processes = Processes(rank, 2, torch.device("cpu"))
+        with pytest.raises(Heard):
+            Trainer(trainer.recipe, trainer.corpus, processes).run_step()
+    first, second = crops
+    assert len(first) == len(second) == trainer.recipe.data.batch // 2
+    assert not any(torch.equal(one, other) for one in first for other in second)
 
 
 def test_noise_takes_the_share_it_is_given_of_the_variance(rng: Generator) -> None:
@@ -502,6 +591,29 @@ def test_augmentation_changes_level_and_filters(speakers: Path) -> None:
         Augmentation(mix=1.5)
 
 
+@pytest.mark.parametrize(
+    ("weights", "share"), [((1.0, 4.0), 0.2), ((4.0, 1.0), 0.8), ((0.0, 0.0), 0.25)]
+)
+def test_sources_are_heard_by_their_weight_or_length_and_clips_by_their_length(
+    weights: tuple[float, float], share: float, tmp_path: Path
+) -> None:
+    for name, seconds, levels in (("a", 1, (0.1, 0.2)), ("b", 3, (0.3, 0.4))):
+        (tmp_path / name).mkdir()
+        for level, part in zip(levels, (0.25, 0.75), strict=True):
+            wav = torch.full((1, round(16000 * seconds * part)), level)
+            audio.write(tmp_path / name / f"{level}.wav", wav, 16000)
+    heard = Corpus(
+        [Source(str(tmp_path / name), weight) for name, weight in zip("ab", weights, strict=True)],
+        seconds=0.01,
+        augmentation=Augmentation(keep_level=1, mix=0, filter=0),
+        held_out=0.0,
+    )
+    levels = (10 * heard.batch(1000, 0).amax(dim=1)).round().int()
+    found = torch.bincount(levels, minlength=5)[1:] / 1000
+    expected = torch.tensor([share / 4, 3 * share / 4, (1 - share) / 4, 3 * (1 - share) / 4])
+    assert torch.allclose(found, expected, atol=0.06)  # four standard deviations at the most
+
+
 def test_validation_takes_a_clip_of_each_speaker_in_turn() -> None:
     def clip(name: str, speaker: str, kind: str = "speech") -> Clip:
         return Clip(name, Path(name), kind, "", speaker)
@@ -545,6 +657,13 @@ def test_losses_rise_with_noise_and_have_a_finite_gradient(
 def test_the_gradient_of_spectra_is_that_of_finite_differences(length: int, rng: Generator) -> None:
     wav = torch.randn(2, length, generator=rng, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda wav: _spectra(wav, 32), (wav,))
+
+
+@pytest.mark.parametrize("gain", [0.5, 3.0])
+def test_mel_loss_of_a_gain_is_its_logarithm(gain: float, speech: Tensor, rng: Generator) -> None:
+    loud = 100 * torch.randn(speech.shape, generator=rng)  # every band is far above the floor
+    loss = float(LOSSES["mel"](loud, gain * loud))
+    assert loss == pytest.approx(abs(math.log(gain)), rel=1e-3)
 
 
 def test_loudness_hears_what_is_added_more_than_what_is_missing(speech: Tensor) -> None:
@@ -622,6 +741,15 @@ def test_balanced_gradients_keep_to_their_weights(rng: Generator) -> None:
         Balancer({"a": 0.0})
     with pytest.raises(ValueError, match="weights above 0"):
         Balancer({})
+
+
+def test_the_scale_of_a_loss_is_averaged_over_the_steps(rng: Generator) -> None:
+    output = torch.randn(2, 30, generator=rng, requires_grad=True)
+    direction = torch.nn.functional.normalize(torch.randn(2, 30, generator=rng))
+    balancer = Balancer({"a": 1.0}, decay=0.9)
+    for scale, mean in ((1.0, 1.0), (4.0, (0.9 + 4) / 1.9), (2.0, (0.81 + 0.9 * 4 + 2) / 2.71)):
+        gradient = balancer.gradient({"a": (scale * direction * output).sum()}, output)
+        assert torch.allclose(gradient, direction * scale / mean, rtol=1e-4)
 
 
 def test_discriminator_learns_to_tell_and_the_decoder_is_told(rng: Generator) -> None:
