@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pystoi
@@ -444,6 +445,24 @@ def test_what_is_validated_and_exported_is_the_average(
         assert not torch.equal(average, last)
 
 
+def test_an_adversary_learns_from_its_first_step_on_and_leaves_the_codec_alone(
+    tmp_path: Path, speakers: Path
+) -> None:
+    trainer = make(tmp_path, speakers, lambda text: text + ADVERSARY)  # from step 2 on
+    judge = trainer._judge
+    assert judge is not None
+    judged = []
+    for _ in range(4):
+        before = [parameter.clone() for parameter in judge.parameters()]
+        values = trainer.run_step()
+        moved = [not torch.equal(*pair) for pair in zip(before, judge.parameters(), strict=True)]
+        judged.append((all(moved), any(moved), "discriminator" in values, "features" in values))
+    assert judged == [(False,) * 4] * 2 + [(True,) * 4] * 2
+    audio_of = torch.randn(2, 3840, requires_grad=True)
+    trainer._judged(torch.randn(2, 3840), audio_of)
+    assert audio_of.grad is None  # what the discriminator learns is no gradient of the decoder
+
+
 def test_bfloat16_trains_too(tmp_path: Path, speakers: Path) -> None:
     trainer = make(tmp_path, speakers, lambda text: 'precision = "bfloat16"\n' + text)
     values = [trainer.run_step() for _ in range(6)]
@@ -711,6 +730,20 @@ def test_envelope_loss_leaves_quiet_and_flat_signals_alone(speech: Tensor, rng: 
 def test_envelope_loss_needs_audio_that_is_long_enough(speech: Tensor) -> None:
     with pytest.raises(ValueError, match=r"needs 0\.4 s of audio, got 0\.2 s"):
         LOSSES["envelope"](speech[:, :3200], speech[:, :3200])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_weights_decay_in_matrices_alone(optimizer: Literal["adamw", "muon"]) -> None:
+    model = TinyModel(TinyConfig(frame_rate=25, dim=6, width=12, fine_width=8))
+    schedule = Schedule(steps=1, optimizer=optimizer, learning_rate=0.1, weight_decay=0.5)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)  # so that nothing else moves them
+    for each in optimizers(model, schedule).values():
+        each.step()
+    for name, parameter in model.named_parameters():
+        kept = 1 - 0.1 * 0.5 if parameter.ndim > 1 else 1
+        assert torch.allclose(parameter, kept * before[name], rtol=1e-5), name
 
 
 def test_muon_takes_the_matrices_inside_and_adamw_the_rest() -> None:
