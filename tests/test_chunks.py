@@ -350,7 +350,7 @@ class _Wide:
         return torch.ones(1, 100, length or 80 * z.shape[-1])[:, :1].clone()
 
 
-class _Counting(TorchDispatchMode):
+class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own class
     """Count the bytes of all tensors that are alive: what a heap makes of them is left out.
 
     Attributes:
@@ -358,7 +358,7 @@ class _Counting(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # likewise
         self.peak = self._alive = 0
         self._known: set[int] = set()
 

@@ -165,7 +165,9 @@ def _log_mel_by_hand(signal: np.ndarray, window: int, mels: int, rate: int) -> n
     padded = np.pad(signal, window // 2)
     starts = range(0, len(padded) - window + 1, window // 4)
     frames = [np.abs(np.fft.rfft(hann * padded[start : start + window])) for start in starts]
-    return np.log10(np.maximum(np.array(frames) @ _slaney_filters(window, mels, rate).T, 1e-5))
+    bands = np.array(frames) @ _slaney_filters(window, mels, rate).T
+    logs: np.ndarray = np.log10(np.maximum(bands, 1e-5))
+    return logs
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])

@@ -76,7 +76,14 @@ def test_refinement_gives_each_level_the_mean_of_what_the_corrected_ones_leave_o
 def test_a_chunk_weighs_as_much_in_refinement_as_an_entry_has_seen_before(rng: Generator) -> None:
     vectors = torch.randn(50, 3, generator=rng)
     books = torch.zeros(1, 1, 3)
-    refine(books, [1], vectors.split(10), torch.zeros(1, 1), beam_width=1, report=lambda *_: None)
+    refine(
+        books,
+        [1],
+        torch.split(vectors, 10),
+        torch.zeros(1, 1),
+        beam_width=1,
+        report=lambda *_: None,
+    )
     torch.testing.assert_close(books[0, 0], vectors.mean(0))  # each vector once, none for more
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pystoi
@@ -432,7 +432,12 @@ def test_what_is_validated_and_exported_is_the_average(
     tmp_path: Path, speakers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged: list[TinyModel] = []
-    monkeypatch.setattr(validation, "validate", lambda model, *_, **__: judged.append(model) or [])
+
+    def judge(model: TinyModel, *_: Any, **__: Any) -> list[dict[str, float]]:
+        judged.append(model)
+        return []
+
+    monkeypatch.setattr(validation, "validate", judge)
     recipe = recipes.read(write(tmp_path, speakers, steps=12))
     path = training.train(recipe, tmp_path / "out")
     state = load_file(tmp_path / "out" / "state.safetensors")
@@ -627,8 +632,8 @@ def test_sources_are_heard_by_their_weight_or_length_and_clips_by_their_length(
         augmentation=Augmentation(keep_level=1, mix=0, filter=0),
         held_out=0.0,
     )
-    levels = (10 * heard.batch(1000, 0).amax(dim=1)).round().int()
-    found = torch.bincount(levels, minlength=5)[1:] / 1000
+    tenths = (10 * heard.batch(1000, 0).amax(dim=1)).round().int()
+    found = torch.bincount(tenths, minlength=5)[1:] / 1000
     expected = torch.tensor([share / 4, 3 * share / 4, (1 - share) / 4, 3 * (1 - share) / 4])
     assert torch.allclose(found, expected, atol=0.06)  # four standard deviations at the most
 
