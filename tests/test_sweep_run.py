@@ -31,7 +31,7 @@ from neuralcodec.latent.mdct import Mdct
 from neuralcodec.metrics import score
 from neuralcodec.sweep import Outcome, Plan, make, read, run
 from neuralcodec.sweep.store import Store, StoreError
-from neuralcodec.sweep.work import run_fit, run_job
+from neuralcodec.sweep.work import _measured, run_fit, run_job
 from neuralcodec.wrappers.classical.pcm import Pcm
 
 WriteSweep = Callable[..., Path]
@@ -698,6 +698,28 @@ def test_audio_of_other_rates(
     ((_, row),) = run_job(job, tmp_path)
     assert row["status"] == "ok"
     assert row["seconds"] == pytest.approx(11026 / 11025, abs=1e-4)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_estimate_and_clip_are_compared_at_the_rate_of_the_sweep(
+    rate: int, write_sweep: WriteSweep, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    tone = 0.5 * torch.sin(torch.arange(48000) * (2 * torch.pi * 1000 / 32000))
+    fade = torch.hann_window(48000)  # so that no filter sees an edge
+    audio.write(folder / "tone.flac", (tone * fade)[None], 32000, subtype="PCM_24")
+    grid = "[grid.pcm]\nbits = 16\nsample_rate = 24000"
+    (job,) = make(read(write_sweep(grid, sample_rate=rate)), audio=folder).jobs
+    ((_, row),) = run_job(job, tmp_path)
+    assert row["si_sdr"] > 60
+
+
+def test_row_of_codebooks_of_several_sizes_and_rates_tells_the_largest() -> None:
+    codes = torch.zeros(1, 10, dtype=torch.int64), torch.zeros(1, 20, dtype=torch.int64)
+    row = _measured(Tokens(codes, (50.0, 100.0), (64, 16), 16000, 3200))
+    assert (row["num_codebooks"], row["codebook_size"], row["frame_rate"]) == (2, 64, 100.0)
+    assert (row["tokens_per_second"], row["seconds"]) == (150.0, 0.2)
 
 
 def test_codec_that_lacks_something_costs_no_worker(

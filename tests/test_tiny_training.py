@@ -26,7 +26,14 @@ from neuralcodec.tiny.training import recipe as recipes
 from neuralcodec.tiny.training import train as training
 from neuralcodec.tiny.training import validation
 from neuralcodec.tiny.training.balance import Balancer
-from neuralcodec.tiny.training.corpus import Augmentation, Corpus, Source, find, is_held_out
+from neuralcodec.tiny.training.corpus import (
+    Augmentation,
+    Corpus,
+    Source,
+    _equalize,
+    find,
+    is_held_out,
+)
 from neuralcodec.tiny.training.discriminator import (
     Discriminator,
     adversarial_loss,
@@ -294,6 +301,75 @@ def test_the_learning_rate_is_that_of_each_step(
         expected.append([trainer.learning_rate()] * 2)
         trainer.run_step()
     assert used == expected
+
+
+def gradients_of_a_step(
+    folder: Path, speakers: Path, monkeypatch: pytest.MonkeyPatch, **settings: object
+) -> dict[str, Tensor]:
+    """Take a first step with a quantizer; give the gradients that the optimizer was given.
+
+    Settings are those of the tables [schedule] and [quantizer].
+    """
+    more = {"clip": 1000.0, "commitment": 1.0} | settings
+
+    def change(text: str) -> str:
+        text = text.replace("quantize_from = 4", f"quantize_from = 0\nclip = {more['clip']}")
+        return text.replace("fit_seconds", f"commitment = {more['commitment']}\nfit_seconds")
+
+    found: dict[str, Tensor] = {}
+    trainer = make(folder, speakers, change)
+
+    def note() -> None:
+        for name, parameter in trainer.model.named_parameters():
+            if parameter.grad is not None:
+                found[name] = parameter.grad.clone()
+
+    monkeypatch.setattr(trainer._optimizers["optimizer"], "step", note)
+    trainer.run_step()
+    return found
+
+
+def test_a_gradient_longer_than_the_clip_is_scaled_down_to_it(
+    tmp_path: Path, speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, clipped = (
+        gradients_of_a_step(tmp_path, speakers, monkeypatch, clip=clip) for clip in (1000.0, 0.01)
+    )
+    norm = float(torch.cat([each.flatten() for each in whole.values()]).norm())
+    assert norm > 0.1
+    for name, gradient in whole.items():
+        torch.testing.assert_close(clipped[name], gradient * 0.01 / norm, rtol=1e-3, atol=1e-7)
+
+
+def test_commitment_weighs_as_much_as_the_recipe_says(
+    tmp_path: Path, speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none, one, three = (
+        gradients_of_a_step(tmp_path, speakers, monkeypatch, commitment=weight)
+        for weight in (0.0, 1.0, 3.0)
+    )
+    for name, gradient in none.items():
+        added = one[name] - gradient
+        assert bool(added.any()) == name.startswith("encoder.")
+        torch.testing.assert_close(three[name], gradient + 3 * added, rtol=1e-3, atol=1e-6)
+
+
+def test_codebooks_are_fitted_with_care_when_nothing_moves_them_any_more(
+    tmp_path: Path, speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(tmp_path, speakers)
+    fits: list[tuple[int, dict[str, Any]]] = []
+    fit = trainer.model.rvq.fit
+
+    def noted(z: Tensor, **options: Any) -> Any:
+        fits.append((trainer.step, options))
+        return fit(z, **options)
+
+    monkeypatch.setattr(trainer.model.rvq, "fit", noted)
+    for _ in range(18):
+        trainer.run_step()
+    quick = {"beam_width": 1, "refinements": 0, "seed": 3}
+    assert fits == [(4, quick), (14, {"seed": 3})]  # where they go on learning, and where not
 
 
 def test_the_frozen_encoder_is_the_average_of_the_one_that_learned(
@@ -636,6 +712,53 @@ def test_sources_are_heard_by_their_weight_or_length_and_clips_by_their_length(
     found = torch.bincount(tenths, minlength=5)[1:] / 1000
     expected = torch.tensor([share / 4, 3 * share / 4, (1 - share) / 4, 3 * (1 - share) / 4])
     assert torch.allclose(found, expected, atol=0.06)  # four standard deviations at the most
+
+
+def test_what_is_mixed_in_lies_5_to_25_db_below(speakers: Path) -> None:
+    def batch(mix: float) -> Tensor:
+        options = Augmentation(keep_level=1, mix=mix, filter=0)
+        quiet = Corpus([Source(str(speakers))], seconds=0.5, augmentation=options, held_out=0.0)
+        return torch.cat([quiet.batch(1, number) for number in range(40)])
+
+    alone, mixed = batch(0), batch(1)
+    added = 10 * ((mixed - alone).square().mean(dim=1) / alone.square().mean(dim=1)).log10()
+    quiet = mixed.abs().amax(dim=1) < 1  # a sum beyond full scale is brought to another level
+    assert quiet.sum() > 20
+    assert -25.1 < float(added[quiet].min()) < -20
+    assert -10 < float(added[quiet].max()) < -4.9
+
+
+def test_the_equalizer_stays_within_6_db() -> None:
+    click = np.zeros(4000)
+    click[2000] = 1
+    gains = [
+        20 * np.log10(np.abs(np.fft.rfft(_equalize(click, np.random.default_rng(seed)))))
+        for seed in range(30)
+    ]
+    assert np.abs(gains).max() < 6.01
+    assert np.abs(gains).max() > 5
+
+
+def test_validation_is_the_mean_over_the_clips_that_have_a_score(
+    speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([1.0, math.nan, 4.0])
+    monkeypatch.setattr(
+        validation, "score", lambda *_, **__: dict.fromkeys(validation.METRICS, next(values))
+    )
+    model = TinyModel(TinyConfig(frame_rate=25, dim=6, width=12, fine_width=8)).eval()
+    (row,) = validation.validate(
+        model, find(Source(str(speakers)))[:3], seconds=0.2, quantized=False
+    )
+    assert row == {"num_codebooks": 0, "clips": 3, **dict.fromkeys(validation.METRICS, 2.5)}
+
+
+def test_means_are_of_the_steps_since_the_last_row() -> None:
+    means = training._Means({})
+    for values in ([1.0, 3.0], [5.0]):
+        for value in values:
+            means.add({"mel": value})
+        assert means.take() == {"mel": sum(values) / len(values)}
 
 
 def test_validation_takes_a_clip_of_each_speaker_in_turn() -> None:

@@ -146,6 +146,32 @@ def test_a_second_seed_in_one_cache_is_fitted_anew(
     assert len(list((tmp_path / "rvq").iterdir())) == 1 + len(others)  # all were found again
 
 
+def test_a_fit_has_sixteen_latents_for_each_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    fit = ResidualVectorQuantizer.fit
+
+    def noted(rvq: ResidualVectorQuantizer, z: Tensor, **options: Any) -> Any:
+        seen.append(z.shape[-1])
+        return fit(rvq, z, **options)
+
+    monkeypatch.setattr(ResidualVectorQuantizer, "fit", noted)
+    clip = clips("starter:fit")[:1]  # of some seconds
+    requantized.fit(Mdct(25), clip, num_codebooks=1, codebook_size=64)
+    assert seen[0] >= 16 * 64
+
+
+def test_a_beam_is_used_from_the_first_fit_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEURALCODEC_CACHE", str(tmp_path))
+    options: dict[str, Any] = {"frame_rate": 100, "num_codebooks": 3, "codebook_size": 8}
+    first, found = (requantized.load("mdct", beam_width=8, **options) for _ in range(2))
+    wav = _speech()[..., :16000]
+    assert torch.equal(first.encode(wav).streams[2], found.encode(wav).streams[2])
+    greedy = requantized.load("mdct", **options).encode(wav)
+    assert not torch.equal(first.encode(wav).streams[2], greedy.streams[2])
+
+
 def test_fitting_hears_short_audio_again_at_other_offsets() -> None:
     codec = Mdct(50)
     wav = _speech()[0, :, :16000]  # 51 latents
