@@ -337,6 +337,14 @@ def test_mix_down_refuses_what_has_no_channels() -> None:
         audio.mix_down(torch.zeros(10))
 
 
+def test_mix_down_is_the_mean_of_the_channels() -> None:
+    wav = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 0.5, -0.5]]])
+    assert audio.mix_down(wav).tolist() == [[[0.5, 0.25, 0.0]]]
+    assert torch.equal(audio.mix_down(wav[:, :1]), wav[:, :1])
+    six = torch.eye(6)[None] * torch.tensor([6.0, 12, 18, 24, 30, 36])  # each channel by itself
+    assert audio.mix_down(six).tolist() == [[[1, 2, 3, 4, 5, 6]]]
+
+
 @settings(deadline=None)  # the first call is slow
 @given(st.integers(0, 20), st.integers(0, 20))
 def test_fit_length_cuts_or_pads_at_the_end(have: int, want: int) -> None:

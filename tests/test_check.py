@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neuralcodec import load
 from neuralcodec.check import LINES, run
+from neuralcodec.check.compare import Comparison, relative_error
 from neuralcodec.core.audio import check_wav, fit_length
 from neuralcodec.core.codec import Codec
 from neuralcodec.core.inputs import check_tensor
@@ -579,6 +580,33 @@ def test_rates_are_those_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> Non
     assert registered(Facts(8001, 1, rates, (16,) * LEVELS, False, dim=1)) == "fail"
     assert registered(Facts(8000, 1, rates, (17,) * LEVELS, False, dim=1)) == "fail"
     assert registered(Facts(8000, 1, rates, (16,) * LEVELS, True, dim=1)) == "fail"
+
+
+def test_an_error_is_over_the_level_of_the_reference() -> None:
+    wav = torch.tensor([[3.0, -4.0, 0.0]])
+    assert relative_error(2 * wav, wav) == pytest.approx(1)
+    assert relative_error(0 * wav, wav) == pytest.approx(1)
+    assert relative_error(0 * wav, 0 * wav) == 0
+    assert relative_error(wav[:, :2], wav) == float("inf")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_several_comparisons_the_worst_counts(order: int) -> None:
+    wav, codes = torch.ones(1, 1, 100), torch.zeros(1, 300, dtype=torch.long)
+    far = codes.clone()
+    far[:, :3] = 1
+    errors = [1e-6, 1e-2, 1e-5][::order]
+    audio, latents, coded = Comparison(), Comparison(), Comparison()
+    for error, other in zip(errors, [codes, far, codes][::order], strict=True):
+        audio.audio(wav * (1 + error), wav)
+        latents.coded([wav * (1 + error)], [wav])
+        coded.coded([other], [codes])
+    assert not audio.finding("").holds
+    assert not latents.finding("").holds
+    assert "off by 0.01" in audio.finding("").measured
+    assert "3 of 900 codes differ" in coded.finding("").measured  # of all, 0.3 %
+    assert coded.finding("").holds
+    assert not coded.finding("", exact=True).holds
 
 
 def test_what_is_no_codec_is_refused() -> None:

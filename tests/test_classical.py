@@ -285,7 +285,7 @@ def test_refuses_broken_tokens(kind: type[Any]) -> None:
         codec.decode(_bytes(garbage, [90]))
     wav = speech_like(16000, 0.5)
     tokens = codec.encode(wav)
-    sizes = tokens.side["packet_sizes"].tolist()[:3]
+    sizes = tokens.side["packet_sizes"][0].tolist()[:3]
     with pytest.raises(ValueError, match=r"codes decode to \d+ samples, 8000 were encoded"):
         codec.decode(
             Tokens(
@@ -294,7 +294,7 @@ def test_refuses_broken_tokens(kind: type[Any]) -> None:
                 (256,),
                 16000,
                 8000,
-                side={**tokens.side, "packet_sizes": torch.tensor(sizes)},
+                side={**tokens.side, "packet_sizes": torch.tensor([sizes])},
             )
         )
 

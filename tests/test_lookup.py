@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 from neuralcodec.quantize import lookup
-from neuralcodec.quantize.lookup import Books, Metric, beam_search, search
+from neuralcodec.quantize.lookup import Books, Metric, beam_search, extend_beams, search
 from neuralcodec.quantize.lookup import torch as torch_backend
 from neuralcodec.quantize.lookup.cpu import packing
 
@@ -227,6 +227,65 @@ def test_a_beam_that_holds_everything_is_exact(
         nearest = torch.cdist(vectors.double(), sums.double()[None]).argmin(-1)
         (codes,) = beam_search(vectors, books, width=width, lengths=[length], backend=backend)
         assert torch.equal(codes, every[nearest])
+
+
+def test_books_of_a_level_and_of_the_first_are_those_alone(rng: Generator) -> None:
+    vectors, sizes = torch.randn(1, 50, 4, generator=rng), (9, 5, 7)
+    entries = torch.randn(3, 9, 4, generator=rng)
+    books = Books.of(entries, sizes=sizes)
+    for k, size in enumerate(sizes):
+        alone = Books.of(entries[k : k + 1, :size])
+        assert torch.equal(search(vectors, books.level(k)).codes, search(vectors, alone).codes)
+        assert books.level(k).sizes == (size,)
+    assert torch.equal(search(vectors, books.first(2)).codes, search(vectors, books).codes[..., :2])
+
+
+def beam_by_hand(vector: Tensor, books: Books, width: int) -> list[tuple[int, ...]]:
+    """The best code of each number of levels: whole numbers, all extensions in a list, sorted.
+
+    Equal errors leave the list in its order: the earlier beam first, then the lower entry.
+    """
+    beams: list[tuple[int, ...]] = [()]
+    best = []
+    for size in books.sizes:
+        errors = {}
+        for beam in beams:
+            for entry in range(size):
+                code = (*beam, entry)
+                taken = torch.stack([books.entries[k, c] for k, c in enumerate(code)]).sum(0)
+                errors[code] = float((vector - taken).square().sum())
+        beams = sorted(errors, key=lambda code: errors[code])[:width]
+        best.append(beams[0])
+    return best
+
+
+@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("width", [2, 3, 5])
+def test_of_equal_codes_a_beam_keeps_the_earlier_beam_and_the_lower_entry(
+    backend: str, width: int, rng: Generator
+) -> None:
+    # Whole numbers have exact errors, and entries that repeat make ties in every list of beams.
+    entries = torch.randint(-2, 3, (3, 40, 2), generator=rng).float()
+    books = Books.of(entries, sizes=[40, 17, 33])
+    vectors = torch.randint(-5, 6, (1, 30, 2), generator=rng).float()
+    by_hand = [beam_by_hand(vector, books, width) for vector in vectors[0]]
+    found = beam_search(vectors, books, width=width, lengths=[1, 2, 3], backend=backend)
+    for level, codes in enumerate(found):
+        assert [tuple(code) for code in codes[0].tolist()] == [best[level] for best in by_hand]
+
+
+@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("width", [1, 3, 99])
+def test_beams_grow_by_their_best_extensions_the_best_first(
+    backend: str, width: int, rng: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(torch_backend._WORKSPACE, "cpu", 1000)  # several parts
+    beams = torch.randint(-5, 6, (70, 2, 3), generator=rng).float()  # whole numbers, with ties
+    entries = torch.randint(-5, 6, (11, 3), generator=rng).float()
+    grown = extend_beams(beams, Books.of(entries[None]), width=width, backend=backend)
+    every = (beams[:, :, None] - entries).flatten(1, 2)  # the earlier beam, then the lower entry
+    order = every.square().sum(2).sort(dim=1, stable=True).indices[:, :width]
+    assert torch.equal(grown, every.gather(1, order[..., None].expand(-1, -1, 3)))
 
 
 @pytest.mark.parametrize("backend", KERNELS)

@@ -99,6 +99,18 @@ def test_best_lag_prefers_the_smallest_delay() -> None:
     assert best_lag(tone, tone.roll(4), 200) == 4  # -4 is as good, with the other sign
 
 
+def test_best_lag_takes_the_late_one_of_two_delays_that_are_as_good() -> None:
+    click, echo = torch.zeros(201), torch.zeros(201)
+    click[100] = echo[93] = echo[107] = 1.0  # early and late, in a mirror
+    upside_down = echo.clone()
+    upside_down[93] = -1.0
+    for estimate in (echo, -echo, upside_down, -upside_down):  # of either sign
+        matches = _oracle(click.numpy(), estimate.numpy(), 20)
+        assert matches[-7] == pytest.approx(max(matches.values()), abs=1e-13)
+        assert matches[7] == pytest.approx(max(matches.values()), abs=1e-13)
+        assert best_lag(click, estimate, 20) == 7
+
+
 def test_best_lag_checks_its_range() -> None:
     with pytest.raises(ValueError, match=r"max_lag must be 0\.\.50, half the signal, got 51"):
         best_lag(_noise(100), _noise(100), 51)
@@ -130,6 +142,45 @@ def test_log_mel_distance_of_a_gain(gain: float) -> None:
     assert found == pytest.approx(-7 * math.log10(gain), rel=1e-4)
 
 
+def _slaney_filters(window: int, mels: int, rate: int) -> np.ndarray:
+    """Mel filters `[bands, bins]` after Slaney 1998, Auditory Toolbox: triangles of unit area."""
+
+    def hertz(mel: float) -> float:  # linear up to 1 kHz, which are 15 mel, logarithmic above
+        return mel * 200 / 3 if mel < 15 else 1000 * 6.4 ** ((mel - 15) / 27)
+
+    top = rate / 2
+    highest = top * 3 / 200 if top < 1000 else 15 + 27 * math.log(top / 1000) / math.log(6.4)
+    corners = [hertz(highest * number / (mels + 1)) for number in range(mels + 2)]
+    bins = np.arange(window // 2 + 1) * rate / window
+    filters = []
+    for low, middle, high in zip(corners, corners[1:], corners[2:], strict=False):
+        rise, fall = (bins - low) / (middle - low), (high - bins) / (high - middle)
+        filters.append(np.clip(np.minimum(rise, fall), 0, None) * 2 / (high - low))
+    return np.array([band for band in filters if band.any()])
+
+
+def _log_mel_by_hand(signal: np.ndarray, window: int, mels: int, rate: int) -> np.ndarray:
+    """Frame after frame, a quarter of the window apart, the first centred on sample 0."""
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    padded = np.pad(signal, window // 2)
+    starts = range(0, len(padded) - window + 1, window // 4)
+    frames = [np.abs(np.fft.rfft(hann * padded[start : start + window])) for start in starts]
+    bands = np.array(frames) @ _slaney_filters(window, mels, rate).T
+    logs: np.ndarray = np.log10(np.maximum(bands, 1e-5))
+    return logs
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+def test_log_mel_distance_is_what_its_definition_gives(rate: int) -> None:
+    decay = torch.linspace(0, -12, 5000).exp()  # through the floor, so that it counts too
+    pair = 0.1 * _noise(5000) * decay, 0.1 * _noise(5000, seed=1).cumsum(0) * decay / 8
+    expected = 0.0
+    for window, mels in zip(WINDOWS, MELS, strict=True):
+        ours, theirs = (_log_mel_by_hand(each.numpy(), window, mels, rate) for each in pair)
+        expected += np.abs(ours - theirs).mean()
+    assert log_mel_distance(*pair, rate) == pytest.approx(expected, rel=1e-4)
+
+
 def test_log_mel_distance_has_a_floor() -> None:
     silence = torch.zeros(RATE)
     assert log_mel_distance(silence, 1e-9 * _noise(), RATE) == 0
@@ -150,6 +201,29 @@ def test_mrstft_distance_of_a_gain(gain: float) -> None:
     reference = 1000 * _noise()
     found = mrstft_distance(reference, gain * reference, RATE)
     assert found == pytest.approx(1 - gain - math.log(gain), rel=1e-4)
+
+
+def _spectra_by_hand(signal: np.ndarray, size: int, hop: int, window: int) -> np.ndarray:
+    """Magnitudes, frame after frame: a Hann window in the middle of `size`, zeros around it."""
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    padded = np.pad(signal, size // 2)
+    before = (size - window) // 2
+    weights = np.pad(hann, (before, size - window - before))
+    starts = range(0, len(padded) - size + 1, hop)
+    return np.array([np.abs(np.fft.rfft(weights * padded[s : s + size])) for s in starts])
+
+
+def test_mrstft_distance_is_what_its_definition_gives() -> None:
+    # The resolutions are those of Yamamoto et al. 2020, table 1.
+    decay = torch.linspace(0, -12, 5000).exp()  # through the floor, so that it counts too
+    pair = 0.1 * _noise(5000) * decay, 0.1 * _noise(5000, seed=1).cumsum(0) * decay / 8
+    expected = []
+    for resolution in ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240)):
+        ours, theirs = (_spectra_by_hand(each.numpy(), *resolution) for each in pair)
+        convergence = np.linalg.norm(ours - theirs) / np.linalg.norm(ours)
+        logs = [np.log(np.maximum(side**2, 1e-7)) / 2 for side in (ours, theirs)]
+        expected.append(convergence + np.abs(logs[0] - logs[1]).mean())
+    assert mrstft_distance(*pair, RATE) == pytest.approx(np.mean(expected), rel=1e-6)
 
 
 def test_mrstft_distance_to_silence() -> None:

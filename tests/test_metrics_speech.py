@@ -2,10 +2,13 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pesq as package
+import pystoi
 import pytest
 import torch
 
 from neuralcodec.core.audio import read, resample
+from neuralcodec.data import clips
 from neuralcodec.metrics import METRICS, Undefined, score
 from neuralcodec.metrics.pesq import MAX_SECONDS, pesq_nb, pesq_wb
 from neuralcodec.metrics.registry import Function
@@ -42,6 +45,26 @@ def test_pesq_of_a_signal_with_itself_is_the_top_of_the_mapping(speech: torch.Te
     assert pesq_nb(speech, speech, RATE) == pytest.approx(top_nb, abs=1e-5)
     assert top_wb <= METRICS["pesq_wb"].high
     assert top_nb <= METRICS["pesq_nb"].high
+
+
+def test_each_figure_is_that_of_its_package_for_reference_and_estimate() -> None:
+    clip = next(clip for clip in clips("starter:test") if clip.kind == "speech")
+    speech = clip.read(RATE)[0][0, : 3 * RATE]
+    estimate = 0.5 * speech + 0.01 * _noise(speech)
+    estimate[: RATE // 2] = 0
+    low = resample(torch.stack([speech, estimate]), RATE, 8000).numpy()
+    pair = speech.numpy(), estimate.numpy()
+    expected = {
+        "pesq_wb": package.pesq(16000, *pair, "wb"),
+        "pesq_nb": package.pesq(8000, *low, "nb"),
+        "stoi": pystoi.stoi(*pair, RATE),
+        "estoi": pystoi.stoi(*pair, RATE, extended=True),
+    }
+    found = score(speech, estimate, RATE, metrics=expected)
+    swapped = score(estimate, speech, RATE, metrics=expected)
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=2e-3), name  # estoi draws noise
+        assert abs(swapped[name] - value) > 0.01, name  # so that their order is seen
 
 
 GOLDEN = {"pesq_wb": 1.3922, "pesq_nb": 2.1040, "stoi": 0.9597, "estoi": 0.8738}

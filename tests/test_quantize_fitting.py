@@ -6,8 +6,9 @@ from torch import Generator, Tensor
 
 from neuralcodec.quantize import Progress, ResidualVectorQuantizer
 from neuralcodec.quantize import sampling as sampling_module
-from neuralcodec.quantize.fitting import _shrink
+from neuralcodec.quantize.fitting import _shrink, refine
 from neuralcodec.quantize.kmeans import count_and_sum, kmeans, nearest
+from neuralcodec.quantize.lookup import Books, beam_search
 from neuralcodec.quantize.sampling import Sample, chunks
 
 
@@ -46,6 +47,81 @@ def test_refinement_serves_what_it_saw_and_does_the_unseen_no_harm(latents: Tens
     assert nmse(refined, seen, 8) < 0.98 * nmse(plain, seen, 8)
     assert nmse(refined, unseen) < 1.01 * nmse(plain, unseen)
     assert nmse(refined, unseen, 8) < 1.01 * nmse(plain, unseen, 8)
+
+
+def test_refinement_gives_each_level_the_mean_of_what_the_corrected_ones_leave_over(
+    rng: Generator,
+) -> None:
+    vectors = torch.randn(300, 4, generator=rng)
+    books = torch.randn(3, 5, 4, generator=rng) * 0.5
+    (codes,) = beam_search(vectors[None], Books.of(books), width=1, lengths=[3])
+    expected, codes = books.double(), codes[0]
+    for level in range(3):  # entry after entry, with the levels before it as they are now
+        for entry in range(5):
+            mine = codes[:, level] == entry
+            sums = torch.stack([expected[k][codes[mine, k]] for k in range(3)]).sum(0)
+            if mine.any():
+                expected[level, entry] += (vectors[mine].double() - sums).mean(0)
+    left = vectors - torch.stack([expected[k][codes[:, k]] for k in range(3)]).sum(0)
+    told: list[float] = []
+    counts = torch.zeros(3, 5)
+    refine(
+        books, [5] * 3, [vectors], counts, beam_width=1, report=lambda _, nmse: told.append(nmse)
+    )
+    torch.testing.assert_close(books.double(), expected, rtol=1e-4, atol=1e-5)
+    assert told == [pytest.approx(float(left.square().sum() / vectors.square().sum()), rel=1e-4)]
+    assert counts.sum(dim=1).tolist() == [300] * 3
+
+
+def test_a_chunk_weighs_as_much_in_refinement_as_an_entry_has_seen_before(rng: Generator) -> None:
+    vectors = torch.randn(50, 3, generator=rng)
+    books = torch.zeros(1, 1, 3)
+    refine(
+        books,
+        [1],
+        torch.split(vectors, 10),
+        torch.zeros(1, 1),
+        beam_width=1,
+        report=lambda *_: None,
+    )
+    torch.testing.assert_close(books[0, 0], vectors.mean(0))  # each vector once, none for more
+
+
+def test_a_fit_refines_as_if_the_entries_had_seen_its_vectors_in_equal_parts(
+    latents: Tensor,
+) -> None:
+    plain = ResidualVectorQuantizer(8, 3, 16).fit(latents, beam_width=4, refinements=0)
+    refined = ResidualVectorQuantizer(8, 3, 16).fit(latents, beam_width=4, refinements=2)
+    books, counts = plain.codebooks.clone(), torch.full((3, 16), 3000 / 16)
+    for _ in range(2):
+        refine(books, [16] * 3, [latents[0].T], counts, beam_width=2, report=lambda *_: None)
+    torch.testing.assert_close(refined.codebooks, books, rtol=1e-4, atol=1e-5)
+
+
+def test_shrinkage_is_half_of_what_cross_validation_finds_best(rng: Generator) -> None:
+    vectors = torch.randn(400, 6, generator=rng) + 1
+    book = kmeans(vectors, 40, iterations=10, generator=rng)
+    codes, errors = nearest(vectors, book)
+    mean, noise = vectors.mean(0), errors.mean()
+
+    def drawn_back(entries: Tensor, counts: Tensor, strength: float) -> Tensor:
+        spread = counts * (entries - mean).square().sum(1)
+        return mean + (spread / (spread + strength * noise))[:, None] * (entries - mean)
+
+    def left_over(strength: float) -> float:
+        total = 0.0
+        for fold in torch.arange(400).chunk(4):
+            others = torch.ones(400, dtype=torch.bool)
+            others[fold] = False
+            counts, sums = count_and_sum(vectors[others], codes[others], 40)
+            means = torch.where(counts[:, None] > 0, sums / counts[:, None], mean)
+            total += float(nearest(vectors[fold], drawn_back(means, counts, strength))[1].sum())
+        return total
+
+    best = min((1.0, 2.0, 4.0, 8.0, 16.0, 32.0), key=left_over)
+    assert left_over(best) < left_over(0.001)
+    counts = torch.bincount(codes, minlength=40)
+    torch.testing.assert_close(_shrink(vectors, book), drawn_back(book, counts, best / 2))
 
 
 def test_shrinkage_helps_the_unseen_where_entries_are_made_of_few(rng: Generator) -> None:
@@ -143,6 +219,25 @@ def test_counts_and_sums_are_those_of_a_loop(rng: Generator) -> None:
         mine = vectors[codes == entry]
         assert counts[entry] == len(mine)
         torch.testing.assert_close(sums[entry], mine.sum(0), rtol=1e-4, atol=1e-4)
+
+
+def test_each_empty_entry_of_k_means_moves_onto_a_vector_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, rng: Generator
+) -> None:
+    vectors = torch.randn(60, 2, generator=rng)
+    start = vectors[:1].repeat(5, 1)  # entries 1..4 are never the lowest of the nearest
+    monkeypatch.setattr("neuralcodec.quantize.kmeans._seed", lambda *_: start)
+    book = kmeans(vectors, 5, iterations=1, generator=rng)
+    worst = (vectors - vectors[0]).square().sum(1).argsort(descending=True)[:4]
+    assert torch.equal(book[1:], vectors[worst])
+    torch.testing.assert_close(book[0], vectors.mean(0))
+
+
+def test_k_means_starts_from_all_parts_of_a_large_set(rng: Generator) -> None:
+    # In order: a recording after another, and all that the seeding looks at fits into the first.
+    recordings = torch.randn(8, 256, 2, generator=rng) + 50 * torch.arange(8)[:, None, None]
+    book = kmeans(recordings.flatten(0, 1), 8, iterations=2, generator=rng)
+    assert sorted((book.mean(1) / 50).round().int().tolist()) == list(range(8))
 
 
 def test_levels_of_their_own_size_and_projections_are_fitted(latents: Tensor) -> None:

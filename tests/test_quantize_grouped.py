@@ -95,6 +95,13 @@ def test_groups_have_gradient_one_the_summed_rate_and_the_mean_loss(rng: Generat
     assert torch.allclose(result.commitment_loss, torch.stack(errors).mean())
 
 
+def test_the_loss_of_a_split_is_the_mean_over_the_levels_of_all_parts(rng: Generator) -> None:
+    rvq, z = split(rng).eval(), latents(rng)
+    alone = [part(z).commitment_loss for part in parts(rvq)]
+    assert torch.allclose(rvq(z).commitment_loss, (alone[0] + 3 * alone[1]) / 4)
+    assert torch.allclose(rvq(z, 1).commitment_loss, alone[0])
+
+
 def test_groups_share_one_draw_of_dropout_and_a_split_keeps_its_first_part(rng: Generator) -> None:
     dropout = Training(start_vectors=1, quantizer_dropout=1.0)
     z = torch.randn(60, 6, 4, generator=rng)

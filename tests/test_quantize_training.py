@@ -20,6 +20,7 @@ from neuralcodec.quantize.gradient import (
     rotation,
     straight_through,
 )
+from neuralcodec.quantize.start import Start
 from neuralcodec.quantize.statistics import entropy, usage
 
 AT_ONCE = Training(start_vectors=1)  # the first batch of V vectors or more is the whole start
@@ -333,6 +334,20 @@ def test_without_memory_a_batch_is_one_step_of_kmeans(rng: Generator) -> None:
     assert torch.allclose(rvq.codebooks[0], expected, atol=1e-4)
 
 
+def test_smoothing_lifts_the_rare_entries_and_leaves_the_total(rng: Generator) -> None:
+    # Laplace: n of N vectors count as N (n + e) / (N + V e), at each level by its own V.
+    books = torch.randn(1, 4, 2, generator=rng)
+    training = Training(decay=0.0, epsilon=0.5, threshold_ema_dead_code=0)
+    rvq = ResidualVectorQuantizer.from_codebooks(books, sizes=[3], training=training)
+    z = torch.randn(1, 2, 50, generator=rng)
+    codes, vectors = rvq.encode(z)[0, 0], z[0].T
+    rvq(z)
+    for entry in range(3):
+        mine = vectors[codes == entry]
+        smoothed = 50 * (len(mine) + 0.5) / (50 + 3 * 0.5)
+        assert torch.allclose(rvq.codebooks[0, entry], mine.sum(0) / smoothed, atol=1e-5)
+
+
 def test_moving_averages_end_at_a_fixed_point_of_kmeans(rng: Generator) -> None:
     z = mixture(2, 100, rng)
     rvq = ResidualVectorQuantizer.from_codebooks(
@@ -459,6 +474,18 @@ def test_a_checkpoint_ends_a_start(rng: Generator) -> None:
     rvq.load_state_dict(source.state_dict())
     assert (rvq(z).quantized - z).square().mean().item() < 1
     assert rvq.fitted
+
+
+@pytest.mark.parametrize(("wanted", "fits"), [(100, [10, 20, 40, 80, 100]), (10, [10]), (5, [5])])
+def test_a_start_is_fitted_again_when_its_vectors_have_doubled(
+    wanted: int, fits: list[int], rng: Generator
+) -> None:
+    start, sizes = Start(wanted), []
+    while not start.complete:
+        found = start.take(torch.randn(10, 2, generator=rng))
+        if found is not None:
+            sizes.append(len(found))
+    assert sizes == fits
 
 
 # Statistics

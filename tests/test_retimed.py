@@ -42,6 +42,27 @@ def test_a_stacked_latent_holds_neighbours_in_order() -> None:
     assert (stacked.frame_rate, stacked.dim) == (50, 320)
 
 
+@pytest.mark.parametrize("stack", [2, 3, 5])
+def test_the_last_of_stacked_latents_is_filled_up_with_the_last_latent(stack: int) -> None:
+    wav = _speech()[..., :16000]
+    plain, stacked = Mel(50), Stacked(Mel(50), stack)
+    z = plain.encode_latents(wav)  # 51 frames, which no stack divides but 3
+    last = stacked.encode_latents(wav)[:, :, -1].reshape(1, stack, 80)
+    left = z.shape[-1] % stack or stack
+    assert torch.equal(last[:, :left], z[:, :, -left:].mT)
+    assert torch.equal(last[:, left:], z[:, :, -1:].mT.expand(1, stack - left, 80))
+
+
+@pytest.mark.parametrize("stack", [2, 3, 4, 7])
+def test_stacked_latents_see_as_far_as_those_they_are_made_of(stack: int) -> None:
+    codec: Any = Mdct(100)
+    codec.hop_length, codec.encode_context, codec.decode_context = 160, 6, 4
+    stacked: Any = Stacked(codec, stack)
+    assert stacked.hop_length == 160 * stack
+    for seen, needed in ((stacked.encode_context, 6), (stacked.decode_context, 4)):
+        assert (seen - 1) * stack < needed <= seen * stack
+
+
 def test_interpolation_keeps_slow_signals_and_constants() -> None:
     times = torch.arange(200) / 50
     slow = torch.sin(2 * torch.pi * 3 * times)

@@ -246,6 +246,13 @@ def test_one_job_serves_all_depths_and_one_fit_all_clips(write_sweep: Callable[.
     assert {job.setup.depths for job in plan.jobs} == {(1, 2, 8), (None,)}
 
 
+def test_one_fit_serves_all_widths_of_the_beam(write_sweep: Callable[..., Path]) -> None:
+    plan = make(read(write_sweep("[grid.mdct]\nbeam_width = [1, 4, 16]\nstack = [1, 2]")))
+    fits = {job.setup.fit for job in plan.jobs}
+    assert {fit.settings for fit in fits if fit} == {(("stack", 1),), (("stack", 2),)}
+    assert len({point for job in plan.jobs for _, point in job.points}) == 6
+
+
 def test_latent_codec_gets_default_sizes(write_sweep: Callable[..., Path]) -> None:
     (setup,) = {job.setup for job in make(read(write_sweep("[grid.mel]"))).jobs}
     assert (setup.depths, setup.codebook_size) == ((8,), 1024)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -30,7 +31,7 @@ from neuralcodec.latent.mdct import Mdct
 from neuralcodec.metrics import score
 from neuralcodec.sweep import Outcome, Plan, make, read, run
 from neuralcodec.sweep.store import Store, StoreError
-from neuralcodec.sweep.work import run_fit, run_job
+from neuralcodec.sweep.work import _measured, run_fit, run_job
 from neuralcodec.wrappers.classical.pcm import Pcm
 
 WriteSweep = Callable[..., Path]
@@ -74,11 +75,20 @@ def stored_rows(folder: Path) -> int:
     return int(count)
 
 
+# A process keeps ignoring what its parent ignored when it was started, and the shell that runs
+# tests in the background (`nohup make test &`) has them ignore SIGINT.
+HEARING = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 def start(file: Path, out: Path, **options: Any) -> subprocess.Popen[str]:
-    """Start `neuralcodec sweep` in a process group of its own, as a terminal does."""
-    command = [sys.executable, "-m", "neuralcodec", "sweep", str(file), "--out", str(out)]
+    """Start `neuralcodec sweep` as a terminal does: in its own process group, hearing Ctrl-C."""
+    command = ["-m", "neuralcodec", "sweep", str(file), "--out", str(out), "--workers", "1"]
     return subprocess.Popen(
-        [*command, "--workers", "1"],
+        [sys.executable, "-S", "-c", HEARING, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -111,6 +121,14 @@ def is_worker(pid: int) -> bool:
         return state != "Z" and b"spawn_main" in folder.joinpath("cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+@pytest.fixture
+def in_the_background() -> Iterator[None]:
+    """Ignore SIGINT, as tests do that were started by `nohup make test &`."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -341,6 +359,59 @@ def test_other_weights_take_another_fit(
     assert row["status"] == "ok"
 
 
+@pytest.mark.parametrize(
+    ("base", "grid"),
+    [
+        ({"seed": 1}, SMALL),
+        ({}, SMALL.replace("codebook_size = 16", "codebook_size = 8")),
+        ({}, SMALL.replace("[1, 2]", "3")),
+        ({}, SMALL.replace("frame_rate = 100", "frame_rate = 100\nstack = 2")),
+    ],
+    ids=["seed", "size", "depth", "timing"],
+)
+def test_a_folder_that_holds_another_fit_changes_no_score(
+    base: dict[str, Any], grid: str, write_sweep: WriteSweep, in_process: None, tmp_path: Path
+) -> None:
+    run(make(read(write_sweep(SMALL))), tmp_path / "both")
+    plan = make(read(write_sweep(grid, **base)))
+    alone, after = (run(plan, tmp_path / folder).results for folder in ("alone", "both"))
+    assert len(list((tmp_path / "both" / "cache").iterdir())) == 2
+    pd.testing.assert_frame_equal(no_times(after), no_times(alone))
+
+
+def test_a_second_seed_gives_other_scores(
+    write_sweep: WriteSweep, in_process: None, tmp_path: Path
+) -> None:
+    first, second = (
+        run(make(read(write_sweep(SMALL, seed=seed))), tmp_path / "out").results for seed in (0, 1)
+    )
+    fitted = first["codec"] == "mdct"
+    assert (first["si_sdr"] != second["si_sdr"])[fitted].all()
+    assert (first["si_sdr"] == second["si_sdr"])[~fitted].all()  # nothing of pcm is fitted
+    assert (first["point"] != second["point"])[fitted].all()
+
+
+def test_each_real_time_factor_is_that_of_its_own_half(
+    write_sweep: WriteSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+
+    def slow(method: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            now[0] += seconds
+            return method(*arguments)
+
+        return call
+
+    monkeypatch.setattr("neuralcodec.sweep.work.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(Pcm, "encode", slow(Pcm.encode, 3.0))
+    monkeypatch.setattr(Pcm, "decode", slow(Pcm.decode, 0.75))
+    (job, *_) = make(read(write_sweep("[grid.pcm]"))).jobs
+    ((_, row),) = run_job(job, tmp_path)
+    assert row["seconds"] == 1.5
+    assert (row["encode_rtf"], row["decode_rtf"]) == (2.0, 0.5)
+
+
 # Points that fail
 
 
@@ -549,7 +620,11 @@ def test_kill_and_the_same_command_again(
 
 
 def test_ctrl_c_keeps_rows(
-    sweep_file: Path, finished: tuple[Path, Plan, Outcome], tmp_path: Path, in_process: None
+    sweep_file: Path,
+    finished: tuple[Path, Plan, Outcome],
+    tmp_path: Path,
+    in_process: None,
+    in_the_background: None,
 ) -> None:
     process = start(sweep_file, tmp_path)
     wait_for(lambda: stored_rows(tmp_path) > 0, process)
@@ -623,6 +698,28 @@ def test_audio_of_other_rates(
     ((_, row),) = run_job(job, tmp_path)
     assert row["status"] == "ok"
     assert row["seconds"] == pytest.approx(11026 / 11025, abs=1e-4)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_estimate_and_clip_are_compared_at_the_rate_of_the_sweep(
+    rate: int, write_sweep: WriteSweep, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    tone = 0.5 * torch.sin(torch.arange(48000) * (2 * torch.pi * 1000 / 32000))
+    fade = torch.hann_window(48000)  # so that no filter sees an edge
+    audio.write(folder / "tone.flac", (tone * fade)[None], 32000, subtype="PCM_24")
+    grid = "[grid.pcm]\nbits = 16\nsample_rate = 24000"
+    (job,) = make(read(write_sweep(grid, sample_rate=rate)), audio=folder).jobs
+    ((_, row),) = run_job(job, tmp_path)
+    assert row["si_sdr"] > 60
+
+
+def test_row_of_codebooks_of_several_sizes_and_rates_tells_the_largest() -> None:
+    codes = torch.zeros(1, 10, dtype=torch.int64), torch.zeros(1, 20, dtype=torch.int64)
+    row = _measured(Tokens(codes, (50.0, 100.0), (64, 16), 16000, 3200))
+    assert (row["num_codebooks"], row["codebook_size"], row["frame_rate"]) == (2, 64, 100.0)
+    assert (row["tokens_per_second"], row["seconds"]) == (150.0, 0.2)
 
 
 def test_codec_that_lacks_something_costs_no_worker(

@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pystoi
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Generator, Tensor
 
 from neuralcodec.core import audio
@@ -24,7 +26,14 @@ from neuralcodec.tiny.training import recipe as recipes
 from neuralcodec.tiny.training import train as training
 from neuralcodec.tiny.training import validation
 from neuralcodec.tiny.training.balance import Balancer
-from neuralcodec.tiny.training.corpus import Augmentation, Corpus, Source, find, is_held_out
+from neuralcodec.tiny.training.corpus import (
+    Augmentation,
+    Corpus,
+    Source,
+    _equalize,
+    find,
+    is_held_out,
+)
 from neuralcodec.tiny.training.discriminator import (
     Discriminator,
     adversarial_loss,
@@ -35,7 +44,7 @@ from neuralcodec.tiny.training.losses import LOSSES, _spectra
 from neuralcodec.tiny.training.optimizers import optimizers
 from neuralcodec.tiny.training.processes import Processes
 from neuralcodec.tiny.training.recipe import Recipe, Schedule
-from neuralcodec.tiny.training.trainer import Diverged, Trainer, add_noise
+from neuralcodec.tiny.training.trainer import Diverged, Trainer, _Pass, add_noise
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -260,6 +269,164 @@ def test_phases_follow_the_schedule(tmp_path: Path, speakers: Path) -> None:
     assert used == [phase == "learning" for phase in phases]
 
 
+def test_the_learning_rate_rises_linearly_and_falls_by_half_a_cosine(
+    tmp_path: Path, speakers: Path
+) -> None:
+    trainer = make(tmp_path, speakers, lambda text: text.replace("warmup = 4", "warmup = 8"))
+    schedule = trainer.recipe.schedule
+    assert (schedule.steps, schedule.warmup) == (18, 8)
+    rates = []
+    for trainer.step in range(19):
+        rates.append(trainer.learning_rate() / schedule.learning_rate)
+    assert rates[:8] == pytest.approx([(step + 1) / 8 for step in range(8)])
+    assert rates[8:] == pytest.approx(
+        [0.01 + 0.99 * math.cos(math.pi / 2 * left) ** 2 for left in np.linspace(0, 1, 11)]
+    )
+
+
+def test_the_learning_rate_is_that_of_each_step(
+    tmp_path: Path, speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(tmp_path, speakers)
+    optimizer, used = trainer._optimizers["optimizer"], []
+    step = optimizer.step
+
+    def noted() -> None:
+        used.append([group["lr"] for group in optimizer.param_groups])
+        step()
+
+    monkeypatch.setattr(optimizer, "step", noted)
+    expected = []
+    for _ in range(6):
+        expected.append([trainer.learning_rate()] * 2)
+        trainer.run_step()
+    assert used == expected
+
+
+def gradients_of_a_step(
+    folder: Path, speakers: Path, monkeypatch: pytest.MonkeyPatch, **settings: object
+) -> dict[str, Tensor]:
+    """Take a first step with a quantizer; give the gradients that the optimizer was given.
+
+    Settings are those of the tables [schedule] and [quantizer].
+    """
+    more = {"clip": 1000.0, "commitment": 1.0} | settings
+
+    def change(text: str) -> str:
+        text = text.replace("quantize_from = 4", f"quantize_from = 0\nclip = {more['clip']}")
+        return text.replace("fit_seconds", f"commitment = {more['commitment']}\nfit_seconds")
+
+    found: dict[str, Tensor] = {}
+    trainer = make(folder, speakers, change)
+
+    def note() -> None:
+        for name, parameter in trainer.model.named_parameters():
+            if parameter.grad is not None:
+                found[name] = parameter.grad.clone()
+
+    monkeypatch.setattr(trainer._optimizers["optimizer"], "step", note)
+    trainer.run_step()
+    return found
+
+
+def test_a_gradient_longer_than_the_clip_is_scaled_down_to_it(
+    tmp_path: Path, speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, clipped = (
+        gradients_of_a_step(tmp_path, speakers, monkeypatch, clip=clip) for clip in (1000.0, 0.01)
+    )
+    norm = float(torch.cat([each.flatten() for each in whole.values()]).norm())
+    assert norm > 0.1
+    for name, gradient in whole.items():
+        torch.testing.assert_close(clipped[name], gradient * 0.01 / norm, rtol=1e-3, atol=1e-7)
+
+
+def test_commitment_weighs_as_much_as_the_recipe_says(
+    tmp_path: Path, speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none, one, three = (
+        gradients_of_a_step(tmp_path, speakers, monkeypatch, commitment=weight)
+        for weight in (0.0, 1.0, 3.0)
+    )
+    for name, gradient in none.items():
+        added = one[name] - gradient
+        assert bool(added.any()) == name.startswith("encoder.")
+        torch.testing.assert_close(three[name], gradient + 3 * added, rtol=1e-3, atol=1e-6)
+
+
+def test_codebooks_are_fitted_with_care_when_nothing_moves_them_any_more(
+    tmp_path: Path, speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(tmp_path, speakers)
+    fits: list[tuple[int, dict[str, Any]]] = []
+    fit = trainer.model.rvq.fit
+
+    def noted(z: Tensor, **options: Any) -> Any:
+        fits.append((trainer.step, options))
+        return fit(z, **options)
+
+    monkeypatch.setattr(trainer.model.rvq, "fit", noted)
+    for _ in range(18):
+        trainer.run_step()
+    quick = {"beam_width": 1, "refinements": 0, "seed": 3}
+    assert fits == [(4, quick), (14, {"seed": 3})]  # where they go on learning, and where not
+
+
+def test_the_frozen_encoder_is_the_average_of_the_one_that_learned(
+    tmp_path: Path, speakers: Path
+) -> None:
+    trainer = make(tmp_path, speakers)
+    while trainer.phase() != "frozen":
+        trainer.run_step()
+    average = {name: tensor.clone() for name, tensor in trainer.average.items()}
+    encoder = [name for name in average if name.startswith("encoder.")]
+    now = dict(trainer.model.named_parameters())
+    assert not all(torch.equal(now[name], average[name]) for name in encoder)
+    trainer.run_step()
+    assert all(torch.equal(now[name], average[name]) for name in encoder)
+
+
+def test_a_frozen_decoder_hears_prefixes_of_every_depth(tmp_path: Path, speakers: Path) -> None:
+    dropping = "fit_seconds = 4\ndropout = 1.0"
+    trainer = make(tmp_path, speakers, lambda text: text.replace("fit_seconds = 4", dropping))
+    wav, rvq = trainer.corpus.batch(24, 0), trainer.model.rvq
+    z = trainer.model.encoder(wav).detach()
+    rvq.fit(z)
+    given = _Pass(trainer.model, trainer.recipe.quantizer)._coded(wav)
+    prefixes = [rvq.decode(rvq.encode(z)[:, :depth]) for depth in (1, 2)]
+    depths = [
+        [depth for depth in (1, 2) if torch.allclose(each, prefixes[depth - 1][place], atol=1e-6)]
+        for place, each in enumerate(given)
+    ]
+    assert {*map(tuple, depths)} == {(1,), (2,)}
+
+
+def test_processes_hear_other_crops(
+    tmp_path: Path, speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Heard(Exception):
+        """Ends a step when its crops are there."""
+
+    crops: list[Tensor] = []
+
+    def hear(self: _Pass, wav: Tensor, phase: str) -> None:
+        crops.append(wav)
+        raise Heard
+
+    trainer = make(tmp_path, speakers)
+    monkeypatch.setattr(
+        "neuralcodec.tiny.training.trainer.DistributedDataParallel", lambda module, **_: module
+    )
+    monkeypatch.setattr(_Pass, "forward", hear)
+    for rank in (0, 1):
+        processes = Processes(rank, 2, torch.device("cpu"))
+        with pytest.raises(Heard):
+            Trainer(trainer.recipe, trainer.corpus, processes).run_step()
+    first, second = crops
+    assert len(first) == len(second) == trainer.recipe.data.batch // 2
+    assert not any(torch.equal(one, other) for one in first for other in second)
+
+
 def test_noise_takes_the_share_it_is_given_of_the_variance(rng: Generator) -> None:
     torch.manual_seed(0)
     scales = torch.linspace(0, 2, 16)[:, None]
@@ -319,6 +486,62 @@ def test_gradients_that_are_not_finite_change_nothing_and_then_stop(
         trainer.run_step()
     with pytest.raises(Diverged, match=r"not finite for 20 steps, the last 20: .* 0\.001"):
         trainer.run_step()
+
+
+def test_the_average_follows_the_weights_fast_at_first_and_slowly_later(
+    tmp_path: Path, speakers: Path
+) -> None:
+    trainer = make(
+        tmp_path, speakers, lambda text: text.replace("steps = 18", "steps = 18\naverage = 0.4")
+    )
+    expected = {k: v.detach().double() for k, v in trainer.model.named_parameters()}
+    for step in range(7):
+        trainer.run_step()
+        kept = min(0.4, (1 + step) / (10 + step))
+        for name, parameter in trainer.model.named_parameters():
+            expected[name] = kept * expected[name] + (1 - kept) * parameter.detach().double()
+    for name, average in trainer.average.items():
+        torch.testing.assert_close(average.double(), expected[name], rtol=1e-4, atol=1e-7)
+
+
+def test_what_is_validated_and_exported_is_the_average(
+    tmp_path: Path, speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[TinyModel] = []
+
+    def judge(model: TinyModel, *_: Any, **__: Any) -> list[dict[str, float]]:
+        judged.append(model)
+        return []
+
+    monkeypatch.setattr(validation, "validate", judge)
+    recipe = recipes.read(write(tmp_path, speakers, steps=12))
+    path = training.train(recipe, tmp_path / "out")
+    state = load_file(tmp_path / "out" / "state.safetensors")
+    exported = Tiny(weights=path).network.state_dict()
+    for name in [name for name in exported if name.startswith(("encoder.", "decoder."))]:
+        average, last = state[f"average.{name}"], state[f"model.{name}"]
+        assert torch.equal(judged[-1].state_dict()[name], average)
+        rounding = average.abs().amax(dim=-1, keepdim=True) / 127 if average.ndim > 1 else 1e-3
+        assert ((exported[name] - average).abs() <= rounding).all(), name
+        assert not torch.equal(average, last)
+
+
+def test_an_adversary_learns_from_its_first_step_on_and_leaves_the_codec_alone(
+    tmp_path: Path, speakers: Path
+) -> None:
+    trainer = make(tmp_path, speakers, lambda text: text + ADVERSARY)  # from step 2 on
+    judge = trainer._judge
+    assert judge is not None
+    judged = []
+    for _ in range(4):
+        before = [parameter.clone() for parameter in judge.parameters()]
+        values = trainer.run_step()
+        moved = [not torch.equal(*pair) for pair in zip(before, judge.parameters(), strict=True)]
+        judged.append((all(moved), any(moved), "discriminator" in values, "features" in values))
+    assert judged == [(False,) * 4] * 2 + [(True,) * 4] * 2
+    audio_of = torch.randn(2, 3840, requires_grad=True)
+    trainer._judged(torch.randn(2, 3840), audio_of)
+    assert audio_of.grad is None  # what the discriminator learns is no gradient of the decoder
 
 
 def test_bfloat16_trains_too(tmp_path: Path, speakers: Path) -> None:
@@ -499,6 +722,76 @@ def test_augmentation_changes_level_and_filters(speakers: Path) -> None:
         Augmentation(mix=1.5)
 
 
+@pytest.mark.parametrize(
+    ("weights", "share"), [((1.0, 4.0), 0.2), ((4.0, 1.0), 0.8), ((0.0, 0.0), 0.25)]
+)
+def test_sources_are_heard_by_their_weight_or_length_and_clips_by_their_length(
+    weights: tuple[float, float], share: float, tmp_path: Path
+) -> None:
+    for name, seconds, levels in (("a", 1, (0.1, 0.2)), ("b", 3, (0.3, 0.4))):
+        (tmp_path / name).mkdir()
+        for level, part in zip(levels, (0.25, 0.75), strict=True):
+            wav = torch.full((1, round(16000 * seconds * part)), level)
+            audio.write(tmp_path / name / f"{level}.wav", wav, 16000)
+    heard = Corpus(
+        [Source(str(tmp_path / name), weight) for name, weight in zip("ab", weights, strict=True)],
+        seconds=0.01,
+        augmentation=Augmentation(keep_level=1, mix=0, filter=0),
+        held_out=0.0,
+    )
+    tenths = (10 * heard.batch(1000, 0).amax(dim=1)).round().int()
+    found = torch.bincount(tenths, minlength=5)[1:] / 1000
+    expected = torch.tensor([share / 4, 3 * share / 4, (1 - share) / 4, 3 * (1 - share) / 4])
+    assert torch.allclose(found, expected, atol=0.06)  # four standard deviations at the most
+
+
+def test_what_is_mixed_in_lies_5_to_25_db_below(speakers: Path) -> None:
+    def batch(mix: float) -> Tensor:
+        options = Augmentation(keep_level=1, mix=mix, filter=0)
+        quiet = Corpus([Source(str(speakers))], seconds=0.5, augmentation=options, held_out=0.0)
+        return torch.cat([quiet.batch(1, number) for number in range(40)])
+
+    alone, mixed = batch(0), batch(1)
+    added = 10 * ((mixed - alone).square().mean(dim=1) / alone.square().mean(dim=1)).log10()
+    quiet = mixed.abs().amax(dim=1) < 1  # a sum beyond full scale is brought to another level
+    assert quiet.sum() > 20
+    assert -25.1 < float(added[quiet].min()) < -20
+    assert -10 < float(added[quiet].max()) < -4.9
+
+
+def test_the_equalizer_stays_within_6_db() -> None:
+    click = np.zeros(4000)
+    click[2000] = 1
+    gains = [
+        20 * np.log10(np.abs(np.fft.rfft(_equalize(click, np.random.default_rng(seed)))))
+        for seed in range(30)
+    ]
+    assert np.abs(gains).max() < 6.01
+    assert np.abs(gains).max() > 5
+
+
+def test_validation_is_the_mean_over_the_clips_that_have_a_score(
+    speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([1.0, math.nan, 4.0])
+    monkeypatch.setattr(
+        validation, "score", lambda *_, **__: dict.fromkeys(validation.METRICS, next(values))
+    )
+    model = TinyModel(TinyConfig(frame_rate=25, dim=6, width=12, fine_width=8)).eval()
+    (row,) = validation.validate(
+        model, find(Source(str(speakers)))[:3], seconds=0.2, quantized=False
+    )
+    assert row == {"num_codebooks": 0, "clips": 3, **dict.fromkeys(validation.METRICS, 2.5)}
+
+
+def test_means_are_of_the_steps_since_the_last_row() -> None:
+    means = training._Means({})
+    for values in ([1.0, 3.0], [5.0]):
+        for value in values:
+            means.add({"mel": value})
+        assert means.take() == {"mel": sum(values) / len(values)}
+
+
 def test_validation_takes_a_clip_of_each_speaker_in_turn() -> None:
     def clip(name: str, speaker: str, kind: str = "speech") -> Clip:
         return Clip(name, Path(name), kind, "", speaker)
@@ -542,6 +835,13 @@ def test_losses_rise_with_noise_and_have_a_finite_gradient(
 def test_the_gradient_of_spectra_is_that_of_finite_differences(length: int, rng: Generator) -> None:
     wav = torch.randn(2, length, generator=rng, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda wav: _spectra(wav, 32), (wav,))
+
+
+@pytest.mark.parametrize("gain", [0.5, 3.0])
+def test_mel_loss_of_a_gain_is_its_logarithm(gain: float, speech: Tensor, rng: Generator) -> None:
+    loud = 100 * torch.randn(speech.shape, generator=rng)  # every band is far above the floor
+    loss = float(LOSSES["mel"](loud, gain * loud))
+    assert loss == pytest.approx(abs(math.log(gain)), rel=1e-3)
 
 
 def test_loudness_hears_what_is_added_more_than_what_is_missing(speech: Tensor) -> None:
@@ -591,6 +891,20 @@ def test_envelope_loss_needs_audio_that_is_long_enough(speech: Tensor) -> None:
         LOSSES["envelope"](speech[:, :3200], speech[:, :3200])
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_weights_decay_in_matrices_alone(optimizer: Literal["adamw", "muon"]) -> None:
+    model = TinyModel(TinyConfig(frame_rate=25, dim=6, width=12, fine_width=8))
+    schedule = Schedule(steps=1, optimizer=optimizer, learning_rate=0.1, weight_decay=0.5)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)  # so that nothing else moves them
+    for each in optimizers(model, schedule).values():
+        each.step()
+    for name, parameter in model.named_parameters():
+        kept = 1 - 0.1 * 0.5 if parameter.ndim > 1 else 1
+        assert torch.allclose(parameter, kept * before[name], rtol=1e-5), name
+
+
 def test_muon_takes_the_matrices_inside_and_adamw_the_rest() -> None:
     model = TinyModel(TinyConfig(frame_rate=25, dim=6, width=12, fine_width=8))
     both = optimizers(model, Schedule(steps=1, optimizer="muon"))
@@ -619,6 +933,15 @@ def test_balanced_gradients_keep_to_their_weights(rng: Generator) -> None:
         Balancer({"a": 0.0})
     with pytest.raises(ValueError, match="weights above 0"):
         Balancer({})
+
+
+def test_the_scale_of_a_loss_is_averaged_over_the_steps(rng: Generator) -> None:
+    output = torch.randn(2, 30, generator=rng, requires_grad=True)
+    direction = torch.nn.functional.normalize(torch.randn(2, 30, generator=rng))
+    balancer = Balancer({"a": 1.0}, decay=0.9)
+    for scale, mean in ((1.0, 1.0), (4.0, (0.9 + 4) / 1.9), (2.0, (0.81 + 0.9 * 4 + 2) / 2.71)):
+        gradient = balancer.gradient({"a": (scale * direction * output).sum()}, output)
+        assert torch.allclose(gradient, direction * scale / mean, rtol=1e-4)
 
 
 def test_discriminator_learns_to_tell_and_the_decoder_is_told(rng: Generator) -> None:

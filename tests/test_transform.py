@@ -1,6 +1,8 @@
 """Transforms as latent codecs, and our quantizer in their latents."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -123,6 +125,52 @@ def test_load_by_name_with_suffix() -> None:
         neuralcodec.load("pcm+rvq")
     with pytest.raises(ValueError, match="did you mean 'mdct'"):
         neuralcodec.load("mdtc+rvq")
+
+
+def test_a_second_seed_in_one_cache_is_fitted_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEURALCODEC_CACHE", str(tmp_path))
+
+    def fitted(**settings: Any) -> Tensor:
+        wanted = {"frame_rate": 100, "num_codebooks": 2, "codebook_size": 8, **settings}
+        return requantized.load("mdct", **wanted).rvq.codebooks
+
+    first = fitted()
+    others = [{"seed": 1}, {"codebook_size": 4}, {"num_codebooks": 1}, {"frame_rate": 200}]
+    for count, settings in enumerate(others, start=2):
+        second = fitted(**settings)
+        assert first.shape != second.shape or not torch.equal(first, second)
+        assert len(list((tmp_path / "rvq").iterdir())) == count
+        assert torch.equal(fitted(**settings), second)
+    assert torch.equal(fitted(), first)
+    assert len(list((tmp_path / "rvq").iterdir())) == 1 + len(others)  # all were found again
+
+
+def test_a_fit_has_sixteen_latents_for_each_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    fit = ResidualVectorQuantizer.fit
+
+    def noted(rvq: ResidualVectorQuantizer, z: Tensor, **options: Any) -> Any:
+        seen.append(z.shape[-1])
+        return fit(rvq, z, **options)
+
+    monkeypatch.setattr(ResidualVectorQuantizer, "fit", noted)
+    clip = clips("starter:fit")[:1]  # of some seconds
+    requantized.fit(Mdct(25), clip, num_codebooks=1, codebook_size=64)
+    assert seen[0] >= 16 * 64
+
+
+def test_a_beam_is_used_from_the_first_fit_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEURALCODEC_CACHE", str(tmp_path))
+    options: dict[str, Any] = {"frame_rate": 100, "num_codebooks": 3, "codebook_size": 8}
+    first, found = (requantized.load("mdct", beam_width=8, **options) for _ in range(2))
+    wav = _speech()[..., :16000]
+    assert torch.equal(first.encode(wav).streams[2], found.encode(wav).streams[2])
+    greedy = requantized.load("mdct", **options).encode(wav)
+    assert not torch.equal(first.encode(wav).streams[2], greedy.streams[2])
 
 
 def test_fitting_hears_short_audio_again_at_other_offsets() -> None:
