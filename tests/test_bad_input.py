@@ -279,7 +279,7 @@ def test_unknown_codec_names_the_nearest() -> None:
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_sizes_out_of_range(size: int) -> None:
-    sizes: dict[str, Any]
-    for sizes in ({"num_codebooks": size}, {"codebook_size": size}):
+    cases: list[dict[str, Any]] = [{"num_codebooks": size}, {"codebook_size": size}]
+    for sizes in cases:
         with pytest.raises(ValueError, match=f"must be at least 1, got {size}"):
             load("mdct+rvq", **sizes)

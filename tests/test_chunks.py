@@ -303,28 +303,25 @@ def test_frame_rates_that_do_not_fit_the_hop_are_refused() -> None:
         chunks.encode(codec, noise(400), seconds=0.1)
 
 
-class _Wide:
-    """A codec whose network has a hundred times as many numbers as the audio."""
+class _Wide(LatentCodec):
+    """A codec whose network has a hundred channels of the audio's rate."""
 
-    name, sample_rate, channels, num_codebooks, is_causal = "wide", 8000, 1, 1, False
-    frame_rates: tuple[float, ...] = (100.0,)
-    codebook_sizes: tuple[int, ...] = (256,)
-    hop_length, encode_context, decode_context = 80, 2, 2
+    name, sample_rate, is_causal = "wide", 8000, False
+    frame_rates, codebook_sizes = (100.0,), (256,)
     dim, frame_rate = 1, 100.0
+    hop_length, encode_context, decode_context = 80, 2, 2
 
-    def encode(self, wav: Tensor, num_codebooks: int | None = None) -> Tokens:
-        frames = wav.repeat(1, 100, 1).shape[-1] // 80
-        codes = torch.zeros(1, 1, frames, dtype=torch.long)
-        return Tokens(codes, self.frame_rates, self.codebook_sizes, 8000, wav.shape[-1])
-
-    def decode(self, tokens: Tokens) -> Tensor:
-        return torch.ones(1, 100, tokens.num_samples)[:, :1].clone()
-
-    def encode_latents(self, wav: Tensor) -> Tensor:
+    def _analyse(self, wav: Tensor) -> Tensor:
         return wav.repeat(1, 100, 1)[:, :1, ::80].clone()
 
-    def decode_latents(self, z: Tensor, length: int | None = None) -> Tensor:
-        return torch.ones(1, 100, length or 80 * z.shape[-1])[:, :1].clone()
+    def _synthesise(self, z: Tensor) -> Tensor:
+        return torch.ones(1, 100, 80 * z.shape[-1])[:, :1].clone()
+
+    def _quantize(self, z: Tensor, depth: int) -> Tensor:
+        return torch.zeros(z.shape, dtype=torch.long)
+
+    def _dequantize(self, codes: Tensor) -> Tensor:
+        return codes.float()
 
 
 class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own class

@@ -114,7 +114,9 @@ def test_autocast_changes_no_stream() -> None:
 
     def streamed() -> Tensor:
         stream = codec.stream(2)
-        return torch.cat([*map(stream.push, wav.split(1000, dim=-1)), stream.finish()], dim=-1)
+        return torch.cat(
+            [*map(stream.push, torch.split(wav, 1000, dim=-1)), stream.finish()], dim=-1
+        )
 
     plain = streamed()
     with torch.autocast("cpu", dtype=torch.bfloat16):

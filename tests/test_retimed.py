@@ -136,7 +136,8 @@ def test_fitted_codebooks_are_kept_by_content(
     write(folder / "a.wav", wav, 16000)
 
     def load(**changed: Any) -> Tensor:
-        options = {"num_codebooks": 2, "codebook_size": 8, "audio": folder} | changed
+        options: dict[str, Any] = {"num_codebooks": 2, "codebook_size": 8, "audio": folder}
+        options |= changed
         codebooks: Tensor = neuralcodec.load("mdct+rvq", **options).rvq.codebooks
         return codebooks
 

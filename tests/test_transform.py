@@ -134,7 +134,8 @@ def test_a_second_seed_in_one_cache_is_fitted_anew(
 
     def fitted(**settings: Any) -> Tensor:
         wanted = {"frame_rate": 100, "num_codebooks": 2, "codebook_size": 8, **settings}
-        return requantized.load("mdct", **wanted).rvq.codebooks
+        codebooks: Tensor = requantized.load("mdct", **wanted).rvq.codebooks
+        return codebooks
 
     first = fitted()
     others = [{"seed": 1}, {"codebook_size": 4}, {"num_codebooks": 1}, {"frame_rate": 200}]
