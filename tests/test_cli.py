@@ -370,3 +370,29 @@ def test_wrong_usage(cli: Cli) -> None:
         assert said.status == 2
         assert "Traceback" not in said.err
     assert "list" in cli("--help").out
+
+
+def test_a_table_that_no_sweep_wrote_is_not_replaced(
+    cli: Cli, write_sweep: WriteSweep, tmp_path: Path, in_process: None
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    foreign = out / "results.csv"
+    foreign.write_text("my,own\n1,2\n")
+    said = cli("sweep", write_sweep(GRID), "--out", out)
+    assert "results.csv exists already; --force replaces it" in error_line(said)
+    assert foreign.read_text() == "my,own\n1,2\n"
+    assert cli("sweep", write_sweep(GRID), "--out", out, "--force").status == 0
+    assert foreign.read_text().startswith("codec,")
+    assert cli("sweep", write_sweep(GRID), "--out", out).status == 0  # its own
+
+
+def test_a_depth_that_is_not_there_names_all_that_are(
+    cli: Cli, write_sweep: WriteSweep, tmp_path: Path, in_process: None
+) -> None:
+    grid = "[grid.tiny_25hz]\nnum_codebooks = [2, 9]"
+    out = tmp_path / "out"
+    assert cli("sweep", write_sweep(grid), "--out", out).status == 1
+    rows = pd.read_csv(out / "results.csv")
+    assert set(rows[rows["status"] == "failed"]["reason"]) == {"num_codebooks must be 1..8, got 9"}
+    assert set(rows[rows["status"] == "ok"]["num_codebooks"]) == {2}

@@ -406,3 +406,17 @@ def test_label_names_the_points_of_a_table(write_sweep: Callable[..., Path]) -> 
     assert {key.point for key in plan.keys} == plan.labels.keys()
     with pytest.raises(ValueError, match=r"pcm\.label must be a text that is not empty, got 3"):
         read(write_sweep("[grid.pcm]\nlabel = 3"))
+
+
+def test_points_do_not_collide(tmp_path: Path) -> None:
+    """With 32 bits, 19 of 320,000 points had the signature of another."""
+    experiment = Experiment.model_validate(
+        {
+            "name": "large",
+            "base": {"audio": "starter:test"},
+            "grid": {"pcm": {"sample_rate": list(range(8000, 28000)), "bits": [4, 8]}},
+        }
+    )
+    plan = make(experiment)
+    assert len(plan.labels) == 40_000  # about 0.2 collisions of 32 bits among them
+    assert {len(point) for point in plan.labels} == {16}

@@ -1,10 +1,25 @@
 """`neuralcodec sweep | plot`."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+def _is_results(path: Path) -> bool:
+    """Return whether a file begins as the table of a sweep does."""
+    with path.open("rb") as file:
+        return file.read(64).startswith(b"codec,num_codebooks,")
+
+
+def _check_results(path: Path, inputs: Sequence[str | Path], force: bool) -> None:
+    """Check that a sweep may write its table."""
+    from neuralcodec.core.files import check_output
+
+    if path.exists():
+        check_output(path, inputs, force=force, ours=_is_results)
 
 
 def sweep(
@@ -18,6 +33,9 @@ def sweep(
     workers: Annotated[int | None, typer.Option(help="Processes; one a core.")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed rows again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a results.csv that no sweep wrote.")
+    ] = False,
 ) -> None:
     """Run a sweep, or continue it; write results.csv and plots/."""
     from neuralcodec import sweep as sweeps
@@ -37,6 +55,7 @@ def sweep(
         )
     if dry_run:
         return
+    _check_results(out / "results.csv", [file, *filter(None, [audio, fit_audio])], force)
     unable = sweeps.lacking(plan)
     for name, reason in {setup.codec: reason for setup, reason in unable.items()}.items():
         typer.echo(f"{name} can't run here: {reason}")
