@@ -17,6 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
 import bench_lookup  # scripts stand beside each other, in no package
+import fit_report
 import fitting
 import lookup_peers
 import lookup_report
@@ -254,3 +255,12 @@ def test_report_of_a_small_run(tmp_path: Path) -> None:
     assert streaming[2] == rows[0]["ratio"]
     assert streaming[3] == ("yes" if rows[0]["ratio"] >= 1 else "NO")
     assert claims["geometric mean of these 0"][3] == "not measured"
+
+
+def test_every_fit_is_drawn() -> None:
+    rows = [
+        {"fit": f"fit {n}", "seconds": n + 1.0, "nmse_greedy": 0.5, "nmse_beam4": 0.4}
+        for n in range(12)
+    ]
+    (ax,) = fit_report._draw_fits(rows, 4).axes
+    assert len(ax.get_legend_handles_labels()[1]) == 12

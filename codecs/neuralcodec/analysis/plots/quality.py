@@ -1,5 +1,6 @@
 """Quality against rate: one curve per codec, through its best points."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -118,6 +119,6 @@ def draw_quality(
         plot_quality(rows, metric, rate=rate, ax=ax)
     lines = ["lines join the best points, pale marks are the others"]
     if missing:
-        lines.append(f"no value: {', '.join(missing)}")
+        lines.append(textwrap.fill(f"no value: {', '.join(missing)}", 60))
     legend(figure, panels, "\n".join(lines))
     return figure

@@ -208,7 +208,7 @@ def legend(
         "title": title,
         "title_fontsize": None if fontsize is None else fontsize + 1,
         "alignment": "left",
-        "handlelength": 3,  # long enough to tell line styles apart
+        "handlelength": 3 if fontsize is None else 4,  # long enough to tell line styles apart
         "columnspacing": 1.5,
     }
     width, height = figure.get_size_inches()
