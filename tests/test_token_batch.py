@@ -187,6 +187,11 @@ def test_stack_keeps_the_lengths() -> None:
     both = stack(Tokens.batch(coded), Tokens.batch(acoustic))
     assert both[1] == stack(coded[1], acoustic[1])
     assert Tokens.batch([*both]) == both
+    first, last = (
+        Tokens.batch([replace(part, side={name: torch.ones(1, len(name))}) for part in acoustic])
+        for name in ("z", "aa")
+    )
+    assert stack(first, last)[1].side["aa"].shape == (1, 2)
     with pytest.raises(ValueError, match=r"parts last \[0\.03125, 0\.1875\] s"):
         stack(Tokens.batch(semantic), Tokens.batch(acoustic[::-1]))
 

@@ -271,6 +271,9 @@ def test_refuses_streams_that_do_not_fit_each_other() -> None:
 
     make(zeros(1, 10), zeros(1, 20))
     make(zeros(1, 10), zeros(1, 19))  # the last frame may be cut
+    make(zeros(1, 10), zeros(1, 18))
+    with pytest.raises(ValueError, match=r"different times, in seconds: \[1\.0, 0\.85\]"):
+        make(zeros(1, 10), zeros(1, 17))
     with pytest.raises(ValueError, match=r"batch sizes differ: \[1, 2\]"):
         make(zeros(1, 10), zeros(2, 20))
     with pytest.raises(ValueError, match=r"different times, in seconds: \[1\.0, 0\.5\]"):
