@@ -189,6 +189,9 @@ def test_concat_refuses() -> None:
     assert Tokens.concat([part]) == part
     with pytest.raises(ValueError, match="at least one Tokens"):
         Tokens.concat([])
+    for short in (3199, 3201):
+        with pytest.raises(ValueError, match=rf"part 0 of concat has {short} samples"):
+            Tokens.concat([make((50.0,), 16000, short, [10]), full])
     with pytest.raises(ValueError, match=r"part 1 of concat has 3000 samples and \[10\] frames"):
         Tokens.concat([full, part, full])
     with pytest.raises(ValueError, match="batch sizes differ: 1 in part 0, 2 in 1"):
