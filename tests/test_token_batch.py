@@ -118,11 +118,13 @@ def test_clips_are_padded_with_zeros_and_described() -> None:
         ClipShape(640, (2, 2, 2), (50.0,) * 3),
         ClipShape(1000, (4, 4, 4), (50.0,) * 3),
     )
-    noisy = whole.map_codes(lambda codes: torch.where(codes > 0, codes, 5))
-    clean = replace(whole, codes=noisy.streams)
+    noisy = whole.map_codes(Tensor.clone)
     assert isinstance(noisy.codes, Tensor)
     noisy.codes[0, :, 2:] = 63
-    assert noisy[0] == clean[0]  # padding is no part of a clip
+    assert noisy[0] == whole[0]  # padding is no part of a clip
+    assert noisy == whole
+    noisy.codes[0, 0, 1] += 1
+    assert noisy != whole
 
 
 def test_sides_are_padded_and_cut() -> None:
@@ -187,6 +189,11 @@ def test_stack_keeps_the_lengths() -> None:
     both = stack(Tokens.batch(coded), Tokens.batch(acoustic))
     assert both[1] == stack(coded[1], acoustic[1])
     assert Tokens.batch([*both]) == both
+    first, last = (
+        Tokens.batch([replace(part, side={name: torch.ones(1, len(name))}) for part in acoustic])
+        for name in ("z", "aa")
+    )
+    assert stack(first, last)[1].side["aa"].shape == (1, 2)
     with pytest.raises(ValueError, match=r"parts last \[0\.03125, 0\.1875\] s"):
         stack(Tokens.batch(semantic), Tokens.batch(acoustic[::-1]))
 

@@ -34,10 +34,12 @@ def _ragged() -> Tokens:
     )
 
 
+LINE = torch.arange(12)[None]
 CASES = {
     "a clip": _coded(700),
     "different lengths": Tokens.batch([_coded(700), _coded(1400)]),
-    "views of one tensor": _ragged(),
+    "strided views": _ragged(),
+    "views of one tensor": _ragged().with_codes([LINE[:, :6], LINE], 9),
     "no frames": _ragged().with_codes([torch.zeros(1, 0, dtype=torch.long)] * 2, 0),
 }
 

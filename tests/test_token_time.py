@@ -1,10 +1,11 @@
 import math
 from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -112,6 +113,29 @@ def test_frames_beyond_the_audio_stay_at_its_end() -> None:
     assert tokens.crop(0.5).num_samples == 8000
     assert tokens.crop(0.5, 0.98).streams[0].shape[1] == 24
     assert Tokens.concat([tokens.crop(0, 0.5), tokens.crop(0.5)]) == tokens
+    short = make((50.0,), 16000, 15900, [53])
+    part = short.crop(0.5, 0.99)  # within the frame that the audio ends in
+    assert (part.streams[0].shape[1], part.num_samples) == (25, 7900)
+
+
+@given(frame_rate=st.floats(1, 500), frames=st.integers(2, 2000), data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_frame_begins_at_the_sample_it_falls_into(
+    frame_rate: float, frames: int, data: st.DataObject
+) -> None:
+    edge = data.draw(st.integers(1, frames - 1))
+    exact = Fraction(edge) * 16000 / Fraction(frame_rate)
+    near = min(exact % 1, 1 - exact % 1)
+    assume(near == 0 or near > Fraction(1, 10_000))
+    tokens = make((frame_rate,), 16000, math.floor(frames / frame_rate * 16000), [frames])
+    assert tokens.crop(0, edge / frame_rate).num_samples == math.floor(exact)
+
+
+def test_rounding_moves_no_frame() -> None:
+    rate = 16000 * 3 / 1000  # frames of 333.33 samples, every third at a whole one
+    tokens = make((rate,), 16000, 1000 * 400)
+    for edge in range(3, 1200, 3):
+        assert tokens.crop(0, edge / rate).num_samples == edge // 3 * 1000
 
 
 @pytest.mark.parametrize(
@@ -165,6 +189,9 @@ def test_concat_refuses() -> None:
     assert Tokens.concat([part]) == part
     with pytest.raises(ValueError, match="at least one Tokens"):
         Tokens.concat([])
+    for short in (3199, 3201):
+        with pytest.raises(ValueError, match=rf"part 0 of concat has {short} samples"):
+            Tokens.concat([make((50.0,), 16000, short, [10]), full])
     with pytest.raises(ValueError, match=r"part 1 of concat has 3000 samples and \[10\] frames"):
         Tokens.concat([full, part, full])
     with pytest.raises(ValueError, match="batch sizes differ: 1 in part 0, 2 in 1"):

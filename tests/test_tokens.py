@@ -192,7 +192,7 @@ def test_stack_allows_what_resampling_rounds() -> None:
     acoustic = uniform(1, 75, 1024, frames=76, num_samples=24001)
     semantic = uniform(1, 50, 500, frames=51, sample_rate=16000, num_samples=16001)
     assert stack(semantic, acoustic).num_samples == 24001
-    late = uniform(1, 50, 500, frames=51, sample_rate=16000, num_samples=16004)
+    late = uniform(1, 50, 500, frames=51, sample_rate=16000, num_samples=16002)
     with pytest.raises(ValueError, match="equal to a sample"):
         stack(late, acoustic)
 
@@ -272,6 +272,9 @@ def test_refuses_streams_that_do_not_fit_each_other() -> None:
 
     make(zeros(1, 10), zeros(1, 20))
     make(zeros(1, 10), zeros(1, 19))  # the last frame may be cut
+    make(zeros(1, 10), zeros(1, 18))
+    with pytest.raises(ValueError, match=r"different times, in seconds: \[1\.0, 0\.85\]"):
+        make(zeros(1, 10), zeros(1, 17))
     with pytest.raises(ValueError, match=r"batch sizes differ: \[1, 2\]"):
         make(zeros(1, 10), zeros(2, 20))
     with pytest.raises(ValueError, match=r"different times, in seconds: \[1\.0, 0\.5\]"):

@@ -191,8 +191,9 @@ class Tokens(TokenData):
         Let a block be the shortest span of whole frames of all codebooks: one frame if the frame
         rates are equal, else a frame of the slowest codebook, or several where that is no whole
         number of frames of the others. Kept are blocks floor(start / block) to ceil(stop / block),
-        the end excluded. `num_samples` becomes what they hold of the audio; a stop at the end of
-        the audio keeps all frames to the last. In a batch of different lengths each clip is
+        the end excluded. `num_samples` becomes what they hold of the audio, where a block begins at
+        its time in samples, rounded down. A stop at the end of the audio keeps all frames to the
+        last. In a batch of different lengths each clip is
         cropped on its own.
 
         Args:
