@@ -290,8 +290,8 @@ def test_audio_far_out_of_range_is_refused_with_its_peak(codec: Codec) -> None:
     wav = audio(codec)
     with pytest.raises(ValueError, match=r"32768|divide"):
         codec.encode(wav * 32768)
-    peak = float((wav * 32768).abs().max())
-    with pytest.raises(ValueError, match=f"{peak:.4g}"[:3]):
+    wav[..., 100] = 1.0
+    with pytest.raises(ValueError, match=r"peak of 32768\b"):
         codec.encode(wav * 32768)
 
 
@@ -365,7 +365,9 @@ def test_requantized_counts_each_codebook() -> None:
 
     mdct = built("mdct")
     assert isinstance(mdct, LatentCodec)
-    rvq = ResidualVectorQuantizer(mdct.dim, 2, (16, 4))
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(1, mdct.dim, 500, generator=generator)
+    rvq = ResidualVectorQuantizer(mdct.dim, 2, (16, 4)).fit(z)
     codec = Requantized(mdct, rvq)
     assert codec.codebook_sizes == (16, 4)
     tokens = codec.encode(audio(codec, 1))

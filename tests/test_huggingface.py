@@ -302,7 +302,7 @@ def test_causal_ones_hear_nothing_ahead(folders: dict[str, Path], rng: Generator
     wav = noise(rng, 30 * 16)
     other = wav.clone()
     other[..., 20 * 16 :] = noise(rng, 10 * 16)
-    z, changed = codec.encode_latents(wav), codec.encode_latents(other)
+    z, changed = codec.encode_latents(wav).detach(), codec.encode_latents(other).detach()
     assert torch.equal(z[..., :20], changed[..., :20])
     assert not torch.isclose(z[..., 20], changed[..., 20]).any(dim=-1).all()
 
@@ -311,7 +311,7 @@ def test_latents_lie_on_both_sides_of_the_quantizer(
     name: str, codec: HuggingFace, rng: Generator
 ) -> None:
     wav = noise(rng, 300 * codec.hop_length)
-    tokens, z = codec.encode(wav), codec.encode_latents(wav)
+    tokens, z = codec.encode(wav), codec.encode_latents(wav).detach()
     assert z.shape == (2, codec.dim, array(tokens).shape[-1])
     ours = codec.rvq.encode(z)
     assert (ours == array(tokens)).float().mean() > 0.99  # near ties may fall otherwise
@@ -324,7 +324,7 @@ def test_latents_lie_on_both_sides_of_the_quantizer(
 def test_results_can_be_worked_on(codec: HuggingFace, rng: Generator) -> None:
     tokens = codec.encode(noise(rng, 100))
     array(tokens)[0] = 0
-    z = codec.encode_latents(noise(rng, 100))
+    z = codec.encode_latents(noise(rng, 100)).detach()
     factor = torch.ones(1, requires_grad=True)
     torch.autograd.grad((z * factor).sum(), factor)  # inference tensors refuse this
     codec.decode(tokens)[0] = 0
@@ -336,7 +336,7 @@ def test_a_beam_comes_nearer(name: str, folders: dict[str, Path], rng: Generator
     errors = []
     for width in (1, 8):
         codec = HuggingFace(str(folders[name]), beam_width=width)
-        error = codec.rvq.decode(array(codec.encode(wav))) - codec.encode_latents(wav)
+        error = codec.rvq.decode(array(codec.encode(wav))) - codec.encode_latents(wav).detach()
         errors.append(float(error.square().mean()))
     # Mimi's parts are searched in their own spaces, apart, and not for the sum that is decoded.
     assert errors[1] < errors[0] or (name.startswith("mimi") and errors[1] != errors[0])
@@ -358,8 +358,10 @@ def test_contexts_are_all_that_a_frame_depends_on(codec: HuggingFace, rng: Gener
     wav = noise(rng, frames * hop, batch=1)
     other = wav.clone()
     other[..., 100 * hop : 101 * hop] += 1
-    z = codec.encode_latents(wav)
-    moved = (codec.encode_latents(other) - z).abs().amax(dim=(0, 1)).nonzero().flatten() - 100
+    z = codec.encode_latents(wav).detach()
+    moved = (codec.encode_latents(other).detach() - z).abs().amax(
+        dim=(0, 1)
+    ).nonzero().flatten() - 100
     assert int(moved.abs().max()) == codec.encode_context
     # Far off, a change in float32 is lost in rounding.
     decoder, z = codec.network.decoder.double(), z.double()
@@ -434,7 +436,7 @@ def test_bad_pieces_of_a_stream_are_named(mimi: Mimi) -> None:
         mimi.stream(5)
     with pytest.raises(ValueError, match=r"wav must be \[B, 1, T\]"):
         mimi.stream().push(torch.zeros(1, 2, 0))
-    with pytest.raises(ValueError, match=r"codes must be \[B, K, frames\], got \[1, 4\]"):
+    with pytest.raises(ValueError, match=r"codes must be \[B, 1\.\.4, frames\], got \[1, 4\]"):
         mimi.decode_stream().push(torch.zeros(1, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"0\.\.31, got 0\.\.32"):
         mimi.decode_stream().push(torch.tensor([[[0, 32]]]))

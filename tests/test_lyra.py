@@ -191,8 +191,9 @@ def test_a_stream_keeps_to_its_clips_and_may_be_empty(lyra: Lyra) -> None:
     for finished in (stream, back):
         with pytest.raises(ValueError, match=ended):
             finished.finish()
-    assert lyra.stream(3).finish().shape == (1, 3, 0)
-    assert lyra.decode_stream().finish().shape == (1, 1, 0)
+    for unused in (lyra.stream(3), lyra.decode_stream()):
+        with pytest.raises(ValueError, match="nothing was pushed"):
+            unused.finish()
 
 
 @pytest.mark.parametrize("length", [1, 319, 320, 321, 5000])

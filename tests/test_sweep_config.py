@@ -9,7 +9,7 @@ import torch
 from neuralcodec.core import audio
 from neuralcodec.core.registry import REGISTRY, Entry
 from neuralcodec.metrics import DEFAULT
-from neuralcodec.sweep import Plan, make, read
+from neuralcodec.sweep import Experiment, Plan, make, read
 
 HEAD = 'name = "a"\n'
 GOOD = """

@@ -1,14 +1,10 @@
 """Audio of any number of channels for a codec that has its own number of them."""
 
-import math
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_CANCELS_DB = 30
-"""The sum of channels with nothing to do with each other is at least as loud as the loudest one."""
 
 
 class Channels(StrEnum):
@@ -18,20 +14,15 @@ class Channels(StrEnum):
     EACH = "each"
 
 
-def _level_db(wav: "Tensor") -> float:
-    power = float(wav.double().square().mean())
-    return 10 * math.log10(power) if power else -math.inf
+def _mixed(wav: "Tensor", name: str) -> "Tensor":
+    from neuralcodec.core.audio import mix_down
 
-
-def _check_mix(mixed: "Tensor", wav: "Tensor", name: str) -> None:
-    """Raise ValueError if `wav [C, T]`, not silent itself, cancels when it is mixed down."""
-    loudest = max(map(_level_db, wav))
-    level = _level_db(mixed)
-    if level + 20 * math.log10(len(wav)) < loudest - _CANCELS_DB:
+    try:
+        return mix_down(wav)
+    except ValueError as error:
         raise ValueError(
-            f"the {len(wav)} channels of {name} cancel: the loudest has {loudest:.1f} dB, their "
-            f"mix {level:.1f} dB; --channels each codes every channel on its own"
-        )
+            f"{name}: {error}: --channels each codes every channel on its own"
+        ) from error
 
 
 def fit(
@@ -53,8 +44,6 @@ def fit(
     Raises:
         ValueError: if the channels cancel when they are mixed down.
     """
-    from neuralcodec.core.audio import mix_down
-
     count = len(wav)
     repeated = f"repeated for the {channels} of {codec}"
     if mode is Channels.EACH and count > 1:
@@ -65,8 +54,7 @@ def fit(
         return [wav], ""
     if count == 1:
         return [wav.expand(channels, -1)], f"{name} has 1 channel, {repeated}"
-    mixed = mix_down(wav)
-    _check_mix(mixed, wav, name)
+    mixed = _mixed(wav, name)
     done = f"mixed down to 1 for {codec}" if channels == 1 else f"mixed down to 1 and {repeated}"
     return [mixed.expand(channels, -1)], (
         f"{name} has {count} channels, {done}; --channels each codes every channel on its own"

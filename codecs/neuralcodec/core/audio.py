@@ -244,6 +244,14 @@ def _power(wav: Tensor) -> Tensor:
     return wav.detach().float().square().mean(dim=(-2, -1))
 
 
+def max_mix_loss_db(channels: int) -> float:
+    """Return the loss from which on channels count as cancelling.
+
+    `MAX_MIX_LOSS_DB` for two; for more of them higher, as C unrelated channels lose 10 log10(C).
+    """
+    return MAX_MIX_LOSS_DB + 10 * math.log10(channels / 2)
+
+
 def mix_loss_db(wav: Tensor) -> float:
     """Return how far the mean of the channels lies below them in power.
 
@@ -261,7 +269,7 @@ def mix_down(wav: Tensor) -> Tensor:
 
     Raises:
         ValueError: if `wav` is no float tensor of channels, or if its channels cancel: the mean
-            lies more than `MAX_MIX_LOSS_DB` below them, and they are no silence.
+            lies more than `max_mix_loss_db` below them, and they are no silence.
     """
     _check_tensor(wav)
     if wav.ndim < 2:
@@ -272,7 +280,8 @@ def mix_down(wav: Tensor) -> Tensor:
     if wav.is_meta:
         return mix
     power = _power(wav)
-    lost = (_power(mix) < power * 10 ** (-MAX_MIX_LOSS_DB / 10)) & (power > _SILENCE)
+    least = 10 ** (-max_mix_loss_db(wav.shape[-2]) / 10)
+    lost = (_power(mix) < power * least) & (power > _SILENCE)
     if lost.any():
         worst = wav.detach()[lost].flatten(0, -3)[0] if wav.ndim > 2 else wav.detach()
         raise ValueError(

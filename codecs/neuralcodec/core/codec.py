@@ -17,7 +17,7 @@ from torch import Tensor
 
 from neuralcodec.core.cards import card, codec_line
 from neuralcodec.core.inputs import as_clips, check_depth, check_tensor, equal_groups
-from neuralcodec.core.module import AudioModule
+from neuralcodec.core.module import AudioModule, tensors_of
 from neuralcodec.core.streaming import Layer, Stream
 from neuralcodec.core.tokens import Tokens
 
@@ -273,7 +273,7 @@ class Codec(AudioModule, ABC):
         dict with both would say them twice. It is made anew where the codec has moved since.
         """
         held = self.__dict__.get("_held_rvq")
-        if held is None or held.codebooks.device != self.device:
+        if held is None or next(tensors_of(held)).device != self.device:
             with torch.inference_mode(False):  # or codebooks made within it could not be changed
                 held = convert(network).to(self.device)
             self.__dict__["_held_rvq"] = held

@@ -12,6 +12,11 @@ from torch import Tensor, nn
 from neuralcodec.core.inputs import check_device, device_of
 
 
+def tensors_of(module: nn.Module) -> Iterator[Tensor]:
+    """Yield the parameters and buffers of a module."""
+    return chain(module.parameters(), module.buffers())
+
+
 class AudioModule(nn.Module, ABC):
     """A module with audio on one side, such as a codec or a feature extractor.
 
@@ -32,19 +37,16 @@ class AudioModule(nn.Module, ABC):
     channels: int = 1
     device_types: tuple[str, ...] = ()
 
-    def _tensors(self) -> Iterator[Tensor]:
-        return chain(self.parameters(), self.buffers())
-
     @property
     def device(self) -> torch.device:
         """Where it computes: the device of its weights, the CPU where it has none."""
-        first = next(self._tensors(), None)
+        first = next(tensors_of(self), None)
         return torch.device("cpu") if first is None else first.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The floating-point type of its weights, float32 where it has none."""
-        kinds = (each.dtype for each in self._tensors() if each.is_floating_point())
+        kinds = (each.dtype for each in tensors_of(self) if each.is_floating_point())
         return next(kinds, torch.float32)
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
@@ -57,6 +59,10 @@ class AudioModule(nn.Module, ABC):
         if device is not None:
             check_device(self.name, self.device_types, device)
         return super().to(*args, **kwargs)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # What runs on some devices only stays where it is when a model around it moves.
+        return self if self.device_types else super()._apply(fn, recurse)
 
     def cuda(self, device: int | torch.device | None = None) -> Self:
         """Move to a CUDA device; errors as `to`."""

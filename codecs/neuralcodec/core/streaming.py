@@ -257,8 +257,10 @@ class Stream:
         Raises:
             ValueError: if nothing was pushed, or the stream has ended before.
         """
-        if self._ended or self._end is None or not self._heard:
-            raise ValueError("the stream has ended" if self._ended else "nothing was pushed")
+        if self._ended:
+            raise ValueError("the stream has ended: begin another one")
+        if self._end is None or not self._heard:
+            raise ValueError("nothing was pushed")
         self._ended = True
         return self._step(self._end, last=True)
 

@@ -90,7 +90,7 @@ def add_up(codes: Tensor, tables: Tensor, sizes: Sequence[int]) -> Tensor:
         ValueError: if a code is not below the size of its level.
     """
     for level, size in zip(codes.unbind(2), sizes, strict=False):
-        if level.numel():
+        if level.numel() and not level.is_meta:
             low, high = map(int, level.aminmax())
             if low < 0 or high >= size:
                 raise ValueError(f"codes must lie in 0..{size - 1}, got {low}..{high}")

@@ -6,7 +6,7 @@ length that was encoded. Mimi, which streams besides, is in `mimi`.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -14,7 +14,13 @@ from neuralcodec import weights as checkpoints
 from neuralcodec.core.inputs import check_beam
 from neuralcodec.core.latents import LatentCodec
 from neuralcodec.quantize import ResidualVectorQuantizer, SplitResidualVectorQuantizer
-from neuralcodec.wrappers.transformers.models import Loaded, finish, forget_hooks, load
+from neuralcodec.wrappers.transformers.models import (
+    Loaded,
+    finish,
+    forget_hooks,
+    load,
+    register_again,
+)
 from neuralcodec.wrappers.transformers.random import random_model
 from neuralcodec.wrappers.transformers.stages import stages
 
@@ -83,9 +89,18 @@ class TransformersCodec(LatentCodec):
         )
         return held
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        moved = super()._apply(fn, recurse)
+        self._stages.after_moving()
+        return moved
+
     def __getstate__(self) -> dict[str, Any]:
         forget_hooks(self.network)
         return self.__dict__.copy()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        register_again(self.network)
 
     def _analyse(self, wav: Tensor) -> Tensor:
         return self._stages.analyse(wav)

@@ -23,8 +23,15 @@ from neuralcodec.core.networks import fold_weight_norm
 
 torchaudio_guard.load()
 
-from transformers import DacModel, EncodecModel, MimiModel, XcodecModel  # noqa: E402  # torchaudio
+from transformers import (  # noqa: E402  # it imports torchaudio
+    DacModel,
+    EncodecModel,
+    MimiModel,
+    PreTrainedModel,
+    XcodecModel,
+)
 from transformers.utils import logging as their_logging  # noqa: E402  # likewise
+from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY  # noqa: E402  # likewise
 
 MODELS: dict[str, Any] = {
     "encodec": EncodecModel,
@@ -46,6 +53,17 @@ def forget_hooks(network: Any) -> None:
                 del module._forward_hooks[key]
         if "_output_capturing_hooks_installed" in vars(module):
             module._output_capturing_hooks_installed = False
+
+
+def register_again(network: Any) -> None:
+    """Register a model that was unpickled with the package.
+
+    Its models enter themselves into a table of the process when they are made, without which they
+    return no hidden states in another process.
+    """
+    for module in network.modules():
+        if isinstance(module, PreTrainedModel):
+            _CAN_RECORD_REGISTRY[module] = module._can_record_outputs
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuralcodec.core import torchaudio_guard
 from neuralcodec.core.audio import fit_length
 from neuralcodec.core.networks import seen
+
+torchaudio_guard.load()
+
+from transformers.models.mimi.modeling_mimi import MimiConv1d  # noqa: E402  # it imports torchaudio
 
 
 class Stages(ABC):
@@ -58,6 +63,9 @@ class Stages(ABC):
     def _count(self) -> int:
         """Return the number of codebooks."""
         return len(self.network.quantizer.quantizers)
+
+    def after_moving(self) -> None:
+        """Put right what a move to another device or type leaves wrong in the model."""
 
     @abstractmethod
     def analyse(self, wav: Tensor) -> Tensor:
@@ -187,6 +195,20 @@ class Mimi(Stages):
 
     def _count(self) -> int:
         return int(self.network.config.num_quantizers)
+
+    def after_moving(self) -> None:
+        """Keep the sizes of the convolutions on the CPU.
+
+        The package has them as tensors, which it reads in each call to compute the padding: on a
+        GPU each would wait for the device, and on the meta device they have no value.
+        """
+        for module in self.network.modules():
+            if isinstance(module, MimiConv1d):
+                conv = module.conv
+                reach = (conv.kernel_size[0] - 1) * conv.dilation[0] + 1
+                module.kernel_size = torch.tensor(reach)
+                module.stride = torch.tensor(conv.stride[0])
+                module.padding_total = torch.tensor(reach - conv.stride[0])
 
     def _refresh(self) -> None:
         """Have the package compute its codebooks from the weights and the device of now.

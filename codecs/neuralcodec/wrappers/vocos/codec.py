@@ -131,6 +131,8 @@ class VocosEncodec(LatentCodec):
         bandwidth_id = torch.tensor([self._depths.index(depth)], device=features.device)
         # The package's decode is the same under no_grad, which would end a gradient.
         hidden = self.vocos.backbone(features, bandwidth_id=bandwidth_id)
+        if hidden.is_meta:  # the inverse transform reads values
+            return hidden.new_empty(len(features), 1, features.shape[-1] * self.hop_length)
         wav: Tensor = self.vocos.head(hidden)
         return wav[:, None]
 
@@ -179,5 +181,8 @@ class VocosMel(LatentCodec):
         return mel[..., : length // self.hop_length + 1]
 
     def _synthesise(self, z: Tensor) -> Tensor:
-        wav: Tensor = self.network.head(self.network.backbone(z))
+        hidden = self.network.backbone(z)
+        if hidden.is_meta:  # the inverse transform reads values
+            return hidden.new_empty(len(z), 1, z.shape[-1] * self.hop_length)
+        wav: Tensor = self.network.head(hidden)
         return wav[:, None]
