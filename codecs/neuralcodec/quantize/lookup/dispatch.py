@@ -85,7 +85,6 @@ def search(
     vectors: Tensor,
     books: Books,
     *,
-    quantized: bool = False,
     squared_error: bool = False,
     backend: str = "auto",
 ) -> Found:
@@ -98,8 +97,8 @@ def search(
     Args:
         vectors: `[B, T, D]`, float of any width and any strides; B and T may be 0.
         books: the codebooks, with their metric.
-        quantized: give the sum of the entries too.
-        squared_error: give the squared distance between vector and that sum too.
+        squared_error: also return the squared Euclidean distance between each vector and the sum
+            of its entries.
         backend: "auto", "reference", "torch" (any device), "numba" (CPU) or "cuda".
 
     Returns:
@@ -117,9 +116,7 @@ def search(
     check_vectors(vectors, books)
     module = choose(backend, vectors.device)
     with torch.autocast(vectors.device.type, enabled=False):
-        found: Found = module.search(
-            vectors.detach(), books, quantized=quantized, squared_error=squared_error
-        )
+        found: Found = module.search(vectors.detach(), books, squared_error=squared_error)
     return found
 
 
