@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Self, overload
 
@@ -393,14 +392,4 @@ class ResidualVectorQuantizer(Codebooks):
             codebook_loss,
             bitrate_kbps(used, self.codebook_sizes, self.frame_rate),
             used,
-        )
-
-    def extra_repr(self) -> str:
-        """Give the sizes, for `print(rvq)`."""
-        sizes = self.codebook_sizes
-        bits = sum(map(math.log2, sizes))
-        return (
-            f"dim={self.dim}, num_codebooks={self.num_codebooks}, "
-            f"codebook_size={sizes[0] if len(set(sizes)) == 1 else sizes}, "
-            f"codebook_dim={self.codebook_dim}, metric={self.metric!r}, bits={bits:g} a frame"
         )
