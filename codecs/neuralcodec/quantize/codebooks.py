@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Generator, Tensor, nn
 
-from neuralcodec.quantize import distributed, encoding, statistics
+from neuralcodec.quantize import card, distributed, encoding, statistics
 from neuralcodec.quantize.fitting import Report, fit_beams, fit_projected
 from neuralcodec.quantize.lookup import Books, Metric
 from neuralcodec.quantize.lookup.books import check_squares
@@ -140,6 +140,19 @@ class Codebooks(nn.Module):
         """
         return decode_tables(self.codebooks, self.project_out) * self.valid[:, :, None]
 
+    def __repr__(self) -> str:
+        return card.line(type(self).__name__, card.facts(self.dim, [self]))
+
+    def _repr_html_(self) -> str:
+        shown = card.facts(self.dim, [self])
+        figures = self.codebook_sizes, self.usage, self.entropy
+        return card.html_card(type(self).__name__, shown, *figures)
+
+    @property
+    def started(self) -> bool:
+        """Whether there are codebooks, if only of the first training batches."""
+        return bool(self.fitted) or self._start.fitted > 0
+
     def check_started(self) -> None:
         """Check that there are codebooks.
 
@@ -148,7 +161,7 @@ class Codebooks(nn.Module):
         """
         if self.codebooks.is_meta:  # which has no values: shapes flow through all the same
             return
-        if not self.fitted and not self._start.fitted:
+        if not self.started:
             raise RuntimeError(
                 "the quantizer has no codebooks yet: call fit or from_codebooks, or train it"
             )

@@ -15,7 +15,7 @@ from typing import Self, cast
 import torch
 from torch import Tensor, nn
 
-from neuralcodec.quantize import statistics
+from neuralcodec.quantize import card, statistics
 from neuralcodec.quantize.residual import ResidualVectorQuantizer
 from neuralcodec.quantize.result import QuantizedResult
 from neuralcodec.quantize.training import draw_levels
@@ -177,6 +177,14 @@ class _SideBySide(nn.Module, ABC):
     def summary(self) -> str:
         """Put entries, usage, perplexity and entropy of each codebook into a table to print."""
         return statistics.table(self.codebook_sizes, self.usage, self.entropy)
+
+    def __repr__(self) -> str:
+        return card.line(type(self).__name__, card.facts(self.dim, self._quantizers))
+
+    def _repr_html_(self) -> str:
+        shown = card.facts(self.dim, self._quantizers)
+        figures = self.codebook_sizes, self.usage, self.entropy
+        return card.html_card(type(self).__name__, shown, *figures)
 
 
 class GroupedResidualVectorQuantizer(_SideBySide):

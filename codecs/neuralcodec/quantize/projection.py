@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neuralcodec.quantize.precision import full_precision
+
 
 class Projection(nn.Module):
     """A linear map for each level, or one for all levels.
@@ -29,7 +31,7 @@ class Projection(nn.Module):
 
     def forward(self, vectors: Tensor, level: int = 0) -> Tensor:
         """Map `[..., in_dim]` to `[..., out_dim]` with the map of one level, always in float32."""
-        with torch.autocast(vectors.device.type, enabled=False):
+        with full_precision(vectors):
             weight, bias = self.weight[level].float(), self.bias[level].float()
             return functional.linear(vectors.float(), weight, bias)
 
@@ -49,6 +51,6 @@ def decode_tables(codebooks: Tensor, project_out: Projection | None) -> Tensor:
     if project_out is None:
         return books
     weight, bias = project_out.weight.float(), project_out.bias.float()  # of L levels: K or 1
-    with torch.autocast(books.device.type, enabled=False):
+    with full_precision(books):
         tables = books @ weight.mT
     return tables + functional.pad(bias, (0, 0, 0, len(books) - len(bias)))[:, None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Self, overload
 
@@ -16,6 +15,7 @@ from neuralcodec.quantize.codebooks import DEFAULTS, Codebooks
 from neuralcodec.quantize.fitting import Progress, refine, sample_size
 from neuralcodec.quantize.gradient import chain, exact, level_loss
 from neuralcodec.quantize.lookup import Books, Metric
+from neuralcodec.quantize.precision import full_precision
 from neuralcodec.quantize.result import QuantizedResult, bitrate_kbps
 from neuralcodec.quantize.sampling import Sample, chunks
 from neuralcodec.quantize.training import Training, check_levels, draw_levels
@@ -209,7 +209,7 @@ class ResidualVectorQuantizer(Codebooks):
             if progress is not None:
                 progress(Progress(next(done), steps, stage, nmse))
 
-        with torch.autocast(vectors.device.type, enabled=False):
+        with full_precision(vectors):
             books = self._fit(
                 vectors,
                 iterations=iterations,
@@ -298,7 +298,7 @@ class ResidualVectorQuantizer(Codebooks):
         if beam_width < 1:
             raise ValueError(f"beam_width must be at least 1, got {beam_width}")
         self.check_started()
-        with torch.autocast(z.device.type, enabled=False):
+        with full_precision(z):
             if beam_width > 1:
                 found = self._beam(z.mT, beam_width, lengths, backend)
             else:
@@ -363,7 +363,7 @@ class ResidualVectorQuantizer(Codebooks):
             used = draw_levels(len(z), depth, dropout, z.device)
         else:
             used = check_levels(item_codebooks, len(z), depth)
-        with torch.autocast(z.device.type, enabled=False):
+        with full_precision(z):
             vectors = z.mT.float().contiguous()  # [B, T, D]
             if self.training and not self.fitted:
                 self._begin(vectors.detach().flatten(0, 1))
@@ -393,14 +393,4 @@ class ResidualVectorQuantizer(Codebooks):
             codebook_loss,
             bitrate_kbps(used, self.codebook_sizes, self.frame_rate),
             used,
-        )
-
-    def extra_repr(self) -> str:
-        """Give the sizes, for `print(rvq)`."""
-        sizes = self.codebook_sizes
-        bits = sum(map(math.log2, sizes))
-        return (
-            f"dim={self.dim}, num_codebooks={self.num_codebooks}, "
-            f"codebook_size={sizes[0] if len(set(sizes)) == 1 else sizes}, "
-            f"codebook_dim={self.codebook_dim}, metric={self.metric!r}, bits={bits:g} a frame"
         )

@@ -77,24 +77,33 @@ def usage(histogram: Tensor, sizes: Sequence[int]) -> Tensor:
     return torch.where(histogram.sum(dim=1) > 0, used, torch.nan)
 
 
-def table(sizes: Sequence[int], used: Tensor, bits: Tensor) -> str:
-    """Put the figures of all levels into a table to print; "-" where nothing was counted.
+def _cell(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)
+
+
+def cells(sizes: Sequence[int], used: Tensor, bits: Tensor) -> list[tuple[str, ...]]:
+    """Format the figures of all levels as rows of a table, the head first.
 
     Args:
         sizes: entries of each level.
         used: `[K]`, `usage` of each level.
         bits: `[K]`, `entropy` of each level.
+
+    Returns:
+        K + 1 rows of level, entries, usage, perplexity and entropy; "-" where nothing was counted.
     """
+    rows: list[tuple[str, ...]] = [("level", "entries", "usage", "perplexity", "entropy (bits)")]
+    levels = zip(sizes, used.tolist(), bits.tolist(), strict=True)
+    for level, (size, share, bit) in enumerate(levels):
+        figures = _cell(share, ".1%"), _cell(2**bit, ".1f"), _cell(bit, ".2f")
+        rows.append((str(level), str(size), *figures))
+    return rows
 
-    def cell(value: float, form: str) -> str:
-        return "-" if math.isnan(value) else format(value, form)
 
-    lines = [f"{'level':>5} {'entries':>8} {'usage':>7} {'perplexity':>11} {'entropy (bits)':>15}"]
-    for level, (size, share, bit) in enumerate(
-        zip(sizes, used.tolist(), bits.tolist(), strict=True)
-    ):
-        lines.append(
-            f"{level:>5} {size:>8} {cell(share, '.1%'):>7} {cell(2**bit, '.1f'):>11} "
-            f"{cell(bit, '.2f'):>15}"
-        )
-    return "\n".join(lines)
+def table(sizes: Sequence[int], used: Tensor, bits: Tensor) -> str:
+    """Return the rows of `cells` as a table to print."""
+    widths = (5, 8, 7, 11, 15)
+    return "\n".join(
+        " ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in cells(sizes, used, bits)
+    )

@@ -95,12 +95,11 @@ class Found:
 
     Attributes:
         codes: `[B, T, K]` int64 (in memory `[B, K, T]`), level k in 0..sizes[k]-1.
-        quantized: `[B, T, D]` float32, the sum of the entries named; None if not asked for.
-        squared_error: `[B, T]` float32, |vector - quantized|^2; None if not asked for.
+        squared_error: `[B, T]` float32, the squared Euclidean distance between each vector and the
+            sum of the entries that its codes name; None unless requested.
     """
 
     codes: Tensor
-    quantized: Tensor | None = None
     squared_error: Tensor | None = None
 
 

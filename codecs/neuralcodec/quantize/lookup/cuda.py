@@ -147,10 +147,8 @@ def signature() -> tuple[Any, ...]:
         float32[:, :, ::1],  # bias [K, tiles, entries of a tile]
         float32[:, :, ::1],  # entries [K, V, D]
         int64[:, :, :],  # codes [B, T, K]
-        float32[:, :, :],  # sums [B, T, D], written if `quantized`
         float32[:, :],  # errors [B, T], written if `squared_error`
         float32[:, ::1],  # scratch, a row to a block
-        boolean,  # quantized
         boolean,  # squared_error
     )
 
@@ -179,9 +177,7 @@ def define(shape: Shape) -> Callable[..., None]:
     aligned = None if simulated() else 16
     infinity, four = float("inf"), _four()
 
-    def kernel(
-        vectors, table, bias, entries, codes, sums, errors, scratch, quantized, squared_error
-    ):
+    def kernel(vectors, table, bias, entries, codes, errors, scratch, squared_error):
         me = cuda.threadIdx.x & (threads - 1)
         x = (me & (strip - 1)) + strip * (me // (strip * down))
         y = me // strip & (down - 1)
@@ -252,19 +248,12 @@ def define(shape: Shape) -> Callable[..., None]:
                         held[at + i * group] -= taken[i]
                     d = (d + 8) & _NATURAL
 
-        def give(first, held):
-            known = min(width, count - first)
-            if quantized:
-                for v in range(me // 8, known, group):
-                    b, t = (first + v) // length, (first + v) % length
-                    for d in range(me % 8, dim, 8):
-                        sums[b, t, d] = vectors[b, t, d] - held[d * pitch + v]
-            if squared_error:
-                for v in range(me, known, threads):
-                    total = float32(0.0)
-                    for d in range(dim):
-                        total += held[d * pitch + v] * held[d * pitch + v]
-                    errors[(first + v) // length, (first + v) % length] = total
+        def measure(first, held):
+            for v in range(me, min(width, count - first), threads):
+                total = float32(0.0)
+                for d in range(dim):
+                    total += held[d * pitch + v] * held[d * pitch + v]
+                errors[(first + v) // length, (first + v) % length] = total
 
         books = cuda.shared.array(book_room, float32, aligned)
         least = cuda.shared.array(row_room, float32)
@@ -328,7 +317,8 @@ def define(shape: Shape) -> Callable[..., None]:
                     codes[(first + v) // length, (first + v) % length, k] = places[v * row]
                 subtract(held, entries[k], places)
                 cuda.syncthreads()
-            give(first, held)
+            if squared_error:
+                measure(first, held)
             cuda.syncthreads()
 
     return kernel
@@ -356,29 +346,26 @@ def _table(books: Books, shape: Shape) -> tuple[Tensor, Tensor]:
     return table, bias.view(levels, -1, shape.entries)
 
 
-def _launch(shape: Shape, grid: int, tensors: list[Tensor], *flags: bool) -> None:
+def _launch(shape: Shape, grid: int, tensors: list[Tensor], squared_error: bool) -> None:
     """Start the kernel on the tensors themselves, on the current stream of their device."""
     if simulated():
         views = [cuda.devicearray.FakeCUDAArray(tensor.numpy()) for tensor in tensors]
-        _compiled(shape)[grid, shape.threads](*views, *flags)
+        _compiled(shape)[grid, shape.threads](*views, squared_error)
         return
     device = tensors[0].device
     with torch.cuda.device(device), cuda.gpus[device.index], warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numba warns of any grid of fewer than 128 blocks
         stream = cuda.external_stream(torch.cuda.current_stream(device).cuda_stream)
         views = [cuda.as_cuda_array(tensor, sync=False) for tensor in tensors]
-        _compiled(shape)[grid, shape.threads, stream](*views, *flags)
+        _compiled(shape)[grid, shape.threads, stream](*views, squared_error)
 
 
-def search(
-    vectors: Tensor, books: Books, *, quantized: bool = False, squared_error: bool = False
-) -> Found:
+def search(vectors: Tensor, books: Books, *, squared_error: bool = False) -> Found:
     """Find the nearest entry of every level with the kernel: see `lookup.search`."""
     batch, length, dim = vectors.shape
     levels, size, _ = books.entries.shape
     device = vectors.device
     codes = empty_codes(vectors, levels)
-    sums = torch.empty(batch, length, dim, device=device) if quantized else None
     errors = torch.empty(batch, length, device=device) if squared_error else None
     shape = choose(batch * length, size, dim)
     table, bias = _table(books, shape)
@@ -391,9 +378,8 @@ def search(
         if not shape.resident:
             grid = min(grid, max(1, _WORKSPACE // held))
         scratch = torch.empty((1, 1) if shape.resident else (grid, held), device=device)
-        # What isn't asked for isn't written: any tensor of the type will do.
-        block_sums = block if sums is None else sums[b, t]
+        # Errors that aren't requested aren't written: any tensor of the type will do.
         block_errors = bias[0] if errors is None else errors[b, t]
-        tensors = [block, table, bias, entries, codes[b, t], block_sums, block_errors, scratch]
-        _launch(shape, grid, tensors, quantized, squared_error)
-    return Found(codes, sums, errors)
+        tensors = [block, table, bias, entries, codes[b, t], block_errors, scratch]
+        _launch(shape, grid, tensors, squared_error)
+    return Found(codes, errors)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neuralcodec.quantize.lookup.books import Books, Found
+from neuralcodec.quantize.precision import full_precision
 
 BACKENDS = ("reference", "torch", "numba", "cuda")
 
@@ -85,7 +86,6 @@ def search(
     vectors: Tensor,
     books: Books,
     *,
-    quantized: bool = False,
     squared_error: bool = False,
     backend: str = "auto",
 ) -> Found:
@@ -98,8 +98,8 @@ def search(
     Args:
         vectors: `[B, T, D]`, float of any width and any strides; B and T may be 0.
         books: the codebooks, with their metric.
-        quantized: give the sum of the entries too.
-        squared_error: give the squared distance between vector and that sum too.
+        squared_error: also return the squared Euclidean distance between each vector and the sum
+            of its entries.
         backend: "auto", "reference", "torch" (any device), "numba" (CPU) or "cuda".
 
     Returns:
@@ -116,10 +116,8 @@ def search(
     """
     check_vectors(vectors, books)
     module = choose(backend, vectors.device)
-    with torch.autocast(vectors.device.type, enabled=False):
-        found: Found = module.search(
-            vectors.detach(), books, quantized=quantized, squared_error=squared_error
-        )
+    with full_precision(vectors):
+        found: Found = module.search(vectors.detach(), books, squared_error=squared_error)
     return found
 
 
@@ -162,7 +160,7 @@ def beam_search(
     if books.metric != "euclidean":
         raise ValueError(f"beam search minimizes Euclidean distance, not {books.metric!r}")
     module = _choose_beams(backend, vectors.device)
-    with torch.autocast(vectors.device.type, enabled=False):
+    with full_precision(vectors):
         found: list[Tensor] = module.beam_search(vectors.detach(), books, width, list(lengths))
     return found
 
@@ -191,6 +189,6 @@ def extend_beams(residuals: Tensor, books: Books, *, width: int, backend: str = 
             f"got {width}, {len(books.sizes)} and {books.metric!r}"
         )
     module = _choose_beams(backend, residuals.device)
-    with torch.autocast(residuals.device.type, enabled=False):
+    with full_precision(residuals):
         grown: Tensor = module.extend_beams(residuals.detach().float(), books, width)
     return grown

@@ -13,26 +13,21 @@ def unavailable() -> str | None:
     return None
 
 
-def search(
-    vectors: Tensor, books: Books, *, quantized: bool = False, squared_error: bool = False
-) -> Found:
+def search(vectors: Tensor, books: Books, *, squared_error: bool = False) -> Found:
     """Find the nearest entry of every level by comparing with each: see `lookup.search`."""
     batch, length, dim = vectors.shape
     levels, size, _ = books.entries.shape
     codes = empty_codes(vectors, levels)
-    sums = torch.empty(batch, length, dim, device=vectors.device)
     errors = torch.empty(batch, length, device=vectors.device)
     entries, targets, bias = books.entries.double(), books.targets.double(), books.bias.double()
     if books.metric == "euclidean":
         bias = torch.where(bias.isinf(), bias, targets.square().sum(dim=2) / 2)
     for b, t in blocks(vectors, max(1, _WORKSPACE // (size * dim))):
-        block = vectors[b, t].double()
-        check_squares(block.float().square().sum(dim=2), "vectors")
-        residual = block
+        residual = vectors[b, t].double()
+        check_squares(residual.float().square().sum(dim=2), "vectors")
         for k in range(levels):
             products = (residual[:, :, None] * targets[k]).sum(dim=3)  # [B, T, V]
             codes[b, t, k] = (bias[k] - products).argmin(dim=2)
             residual = residual - entries[k][codes[b, t, k]]
-        sums[b, t] = (block - residual).float()
         errors[b, t] = residual.square().sum(dim=2).float()
-    return Found(codes, sums if quantized else None, errors if squared_error else None)
+    return Found(codes, errors if squared_error else None)

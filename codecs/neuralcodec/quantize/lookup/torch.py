@@ -24,31 +24,24 @@ def scores(vectors: Tensor, targets: Tensor, bias: Tensor) -> Tensor:
     return torch.addmm(bias, vectors, targets.T, alpha=-1)
 
 
-def search(
-    vectors: Tensor, books: Books, *, quantized: bool = False, squared_error: bool = False
-) -> Found:
+def search(vectors: Tensor, books: Books, *, squared_error: bool = False) -> Found:
     """Find the nearest entry of every level by matrix products: see `lookup.search`."""
     batch, length, dim = vectors.shape
     levels, size, _ = books.entries.shape
     device = vectors.device
     codes = empty_codes(vectors, levels)
-    sums = torch.zeros(batch, length, dim, device=device) if quantized else None
     errors = torch.empty(batch, length, device=device) if squared_error else None
     for b, t in blocks(vectors, rows_at_a_time(device, max(size, dim))):
         part = codes[b, t]
-        block = vectors[b, t].float().reshape(-1, dim)
-        check_squares(block.square().sum(dim=1), "vectors")
-        residual = block
+        residual = vectors[b, t].float().reshape(-1, dim)
+        check_squares(residual.square().sum(dim=1), "vectors")
         for k in range(levels):
             found = scores(residual, books.targets[k], books.bias[k]).argmin(dim=1)
             part[:, :, k] = found.view(part.shape[:2])
-            taken = books.entries[k][found]
-            residual = residual - taken
-            if sums is not None:
-                sums[b, t] += taken.view(*part.shape[:2], dim)
+            residual = residual - books.entries[k][found]
         if errors is not None:
             errors[b, t] = residual.square().sum(dim=1).view(part.shape[:2])
-    return Found(codes, sums, errors)
+    return Found(codes, errors)
 
 
 def _extend(residual: Tensor, books: Books, k: int, width: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -64,7 +64,7 @@ class Stages(ABC):
         """Return the number of codebooks."""
         return len(self.network.quantizer.quantizers)
 
-    def after_moving(self) -> None:
+    def after_moving(self) -> None:  # noqa: B027  # most models need nothing
         """Put right what a move to another device or type leaves wrong in the model."""
 
     @abstractmethod
@@ -226,6 +226,8 @@ class Mimi(Stages):
 
     def analyse(self, wav: Tensor) -> Tensor:
         """See `Stages`."""
+        if wav.is_meta:  # the package's attention reads values
+            return wav.new_empty(len(wav), self.dim, -(-wav.shape[-1] // self.hop_length))
         z: Tensor = self.network.encoder(wav).latents
         return z
 
@@ -244,6 +246,8 @@ class Mimi(Stages):
 
     def synthesise(self, z: Tensor) -> Tensor:
         """See `Stages`."""
+        if z.is_meta:  # likewise
+            return z.new_empty(len(z), self.channels, z.shape[-1] * self.hop_length)
         wav: Tensor = self.network.decoder(z).audio_values
         return wav
 

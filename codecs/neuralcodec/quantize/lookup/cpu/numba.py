@@ -24,10 +24,10 @@ def unavailable() -> str | None:
 
 
 @njit(nogil=True, cache=True)
-def _search(memory, length, strides, entries, book, bias, codes, sums, errors, start, stop):  # type: ignore[no-untyped-def]
+def _search(memory, length, strides, entries, book, bias, codes, errors, start, stop):  # type: ignore[no-untyped-def]
     """Search vectors `start..stop-1`; False if one is not finite.
 
-    `sums` `[N, D]` and `errors` `[N]` are filled in unless they are empty.
+    `errors` `[N]` is filled in unless it is empty.
     """
     levels, _, dim = entries.shape
     groups = len(bias) // levels // TILE.entries
@@ -65,37 +65,29 @@ def _search(memory, length, strides, entries, book, bias, codes, sums, errors, s
                         row = entries[k, code]
                         for d in range(dim):
                             tiles[i, d * _VECTORS + j] -= row[d]
-        for i in range(used):
-            first = base + i * _VECTORS
-            for n in range(first, min(first + _VECTORS, stop)):
-                if len(errors):
+        if len(errors):
+            for i in range(used):
+                first = base + i * _VECTORS
+                for n in range(first, min(first + _VECTORS, stop)):
                     square = np.float32(0)
                     for d in range(dim):
                         square += tiles[i, d * _VECTORS + n - first] ** 2
                     errors[n] = square
-                if len(sums):
-                    b, t = divmod(n, length)
-                    sums[n] = entries[0, codes[b, 0, t]]
-                    for k in range(1, levels):
-                        sums[n] += entries[k, codes[b, k, t]]
     return True
 
 
-def search(
-    vectors: Tensor, books: Books, *, quantized: bool = False, squared_error: bool = False
-) -> Found:
+def search(vectors: Tensor, books: Books, *, squared_error: bool = False) -> Found:
     """Find the nearest entry of every level: see `lookup.search`."""
-    batch, length, dim = vectors.shape
+    batch, length, _ = vectors.shape
     codes = torch.empty(batch, len(books.sizes), length, dtype=torch.int64)
-    sums = torch.empty(batch, length, dim) if quantized else torch.empty(0, 0, dim)
     errors = torch.empty(batch, length) if squared_error else torch.empty(0, 0)
     packed = pack(books)
     for b, t in float_parts(vectors):
         part = vectors[b, t].float()
         source = view(part)
         arrays = (
-            *(packed.entries, packed.book, packed.bias, codes[b, :, t].numpy()),
-            *(sums[b, t].reshape(-1, dim).numpy(), errors[b, t].reshape(-1).numpy()),
+            *(packed.entries, packed.book, packed.bias),
+            *(codes[b, :, t].numpy(), errors[b, t].reshape(-1).numpy()),
         )
 
         def work(start: int, stop: int, source=source, arrays=arrays) -> bool:  # type: ignore[no-untyped-def]
@@ -103,4 +95,4 @@ def search(
 
         if not all(spread(work, part.shape[0] * part.shape[1], _VECTORS)):
             raise not_finite("vectors")
-    return Found(codes.mT, sums if quantized else None, errors if squared_error else None)
+    return Found(codes.mT, errors if squared_error else None)

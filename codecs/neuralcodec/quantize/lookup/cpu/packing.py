@@ -35,11 +35,6 @@ class Packed(NamedTuple):
     book: Floats
     bias: Floats
 
-    @property
-    def groups(self) -> int:
-        """Groups of entries to a level."""
-        return len(self.bias) // _ENTRIES // len(self.entries)
-
 
 _KEPT: WeakKeyDictionary[Books, Packed] = WeakKeyDictionary()
 
