@@ -1,4 +1,4 @@
-"""Codebook lookup on CPUs: a tile of vectors stays in the cache while all levels are searched."""
+"""Codebook lookup on CPUs: a tile of vectors stays in the cache for the search of all levels."""
 
 import numpy as np
 import torch
@@ -14,27 +14,27 @@ from neuralcodec.quantize.lookup.cpu.tile import TILE, nearest_of_tile
 __all__ = ["beam_search", "extend_beams", "search", "unavailable"]
 
 _VECTORS = TILE.vectors
-_CACHED = 1 << 17  # numbers of a codebook to hold against several tiles
+_CACHED = 1 << 17  # elements of a codebook that are compared with several tiles in turn
 _TILES = 8
 
 
 def unavailable() -> str | None:
-    """Say why this backend can't run here; None: it can."""
+    """Return why this backend cannot run here, or None if it can."""
     return None
 
 
 @njit(nogil=True, cache=True)
 def _search(memory, length, strides, entries, book, bias, codes, sums, errors, start, stop):  # type: ignore[no-untyped-def]
-    """Search vectors `start..stop-1`; False if one is not finite.
+    """Search vectors `start..stop-1`; return False if one is not finite.
 
-    `sums` `[N, D]` and `errors` `[N]` are filled in unless they are empty.
+    `sums` `[N, D]` and `errors` `[N]` are written unless they are empty.
     """
     levels, _, dim = entries.shape
     groups = len(bias) // levels // TILE.entries
-    # A part of the codebook stays in the cache while several tiles are held against it.
+    # A part of the codebook stays in the cache while several tiles are compared with it.
     step = max(1, _CACHED // (TILE.entries * dim))
     count = _TILES if step < groups else 1
-    tiles = empty_tiles(count, dim)  # the residuals, one to a column
+    tiles = empty_tiles(count, dim)  # the residuals, one per column
     least = np.empty((count, _VECTORS), np.float32)
     found = np.empty((count, _VECTORS), np.int32)
     for base in range(start, stop, count * _VECTORS):
@@ -84,7 +84,7 @@ def _search(memory, length, strides, entries, book, bias, codes, sums, errors, s
 def search(
     vectors: Tensor, books: Books, *, quantized: bool = False, squared_error: bool = False
 ) -> Found:
-    """Find the nearest entry of every level: see `lookup.search`."""
+    """Return the nearest entry of every level; see `lookup.search`."""
     batch, length, dim = vectors.shape
     codes = torch.empty(batch, len(books.sizes), length, dtype=torch.int64)
     sums = torch.empty(batch, length, dim) if quantized else torch.empty(0, 0, dim)
