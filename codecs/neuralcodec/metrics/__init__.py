@@ -1,10 +1,10 @@
-"""What was lost: reference and estimate in, figures out.
+"""Objective quality metrics, computed from a reference signal and an estimate.
 
     scores = score(reference, estimate, 16000, metrics=["pesq_wb", "si_sdr"], kind="speech")
 
-A figure that has no value is NaN, and `scores.reasons` says why; nothing is made up. `table()`
-lists every metric with its rate, range, direction and the kinds of audio it is defined for. A
-metric's package is imported when the metric is asked for.
+A score that is undefined is NaN, and `scores.reasons` gives the reason. `table()` lists every
+metric with its sample rate, range, direction and the kinds of audio that it is defined for. The
+package of a metric is imported when the metric is first used.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,10 +31,10 @@ __all__ = [
 
 
 class Scores(dict[str, float]):
-    """Figures by metric, NaN where undefined.
+    """Scores by metric name, NaN where undefined.
 
     Attributes:
-        reasons: why a figure is NaN, by metric; the others are not in it.
+        reasons: by metric name, the reason why a score is NaN; without entries for other metrics.
     """
 
     def __init__(self, values: Mapping[str, float], reasons: Mapping[str, str]) -> None:
@@ -43,7 +43,7 @@ class Scores(dict[str, float]):
 
 
 def _why_not(metric: Metric, kind: str) -> str | None:
-    """Say why `metric` is not defined for audio of this kind; None if it is."""
+    """Return why `metric` is undefined for audio of this kind, or None if it is defined."""
     if kind in metric.kinds:
         return None
     is_what = "clip's kind is unknown" if kind == "unknown" else f"clip is {kind}"
@@ -57,24 +57,25 @@ def score(
     metrics: Iterable[str] = DEFAULT,
     kind: str = "speech",
 ) -> Scores:
-    """Score `estimate` against `reference` by each of `metrics`.
+    """Compute `metrics` for `estimate` against `reference`.
 
     Args:
-        reference: the original, `[T]`, `[1, T]` or `[1, 1, T]`, float in [-1, 1], tensor or array.
-        estimate: what came back, of the same length.
-        sample_rate: Hz of both.
-        metrics: names from `METRICS`; by default all that the base install computes.
-        kind: what the clip holds: "speech", "music", "sound" or "unknown". Metrics of speech are
-            NaN for all but the first.
+        reference: original signal, `[T]`, `[1, T]` or `[1, 1, T]`, float in [-1, 1], tensor or
+            array.
+        estimate: decoded signal, in one of these shapes and of the same length.
+        sample_rate: sample rate of both, Hz.
+        metrics: names from `METRICS`; default all that the base installation computes.
+        kind: content of the clip: "speech", "music", "sound" or "unknown". Speech metrics are NaN
+            for all kinds except "speech".
 
     Returns:
-        Scores: a figure for each metric in the order asked, NaN where it is undefined or its
-        package is not installed; `.reasons` tells which of these, and why.
+        Scores: one value per metric, in the given order; NaN if it is undefined or its package is
+        not installed. `.reasons` gives the reason for each NaN.
 
     Raises:
-        ValueError: if a signal has several channels, another shape, no samples or NaN or infinite
-            ones; the lengths differ; `sample_rate` is not a positive whole number; or a metric or
-            the kind is unknown.
+        ValueError: if a signal has several channels, another shape, no samples, or NaN or infinite
+            samples; if the lengths differ; if `sample_rate` is not a positive integer; or if a
+            metric or the kind is unknown.
 
     >>> import torch
     >>> tone = torch.sin(torch.arange(16000) * 0.1)

@@ -1,11 +1,13 @@
-"""Distance of log-mel spectrograms, in the manner of the DAC paper's mel distance.
+"""Log-mel spectrogram distance, after the multi-scale mel loss of DAC.
 
 Kumar, Seetharaman, Luebs, Kumar, Kumar 2023, High-Fidelity Audio Compression with Improved RVQGAN
-(arXiv:2306.06546) trains with it: mel spectrograms of magnitudes (power 1) at seven window lengths,
-hop a quarter of the window, log10 with a floor of 1e-5, mean absolute difference, summed over the
-windows. Ours differs: bands without any STFT bin, which there are from 48 kHz on, are left out,
-where they would enter as floor against floor and pull the mean down; the ends are padded with
-zeros. Compare figures at one sample rate only, and not with published ones.
+(arXiv:2306.06546) define a training loss: mel spectrograms of magnitudes (power 1) at seven window
+lengths, with a hop of a quarter of the window and log10 with a floor of 1e-5; the mean absolute
+difference is summed over the window lengths.
+
+This metric differs from it in two ways. Mel bands without any STFT bin, which occur from 48 kHz on,
+are left out; otherwise both sides of such a band equal the floor, and the mean decreases. The ends
+are zero-padded. Values are comparable at one sample rate only, and not with published ones.
 """
 
 import warnings
@@ -18,32 +20,34 @@ from neuralcodec.core import torchaudio_guard
 from neuralcodec.metrics.signals import Signal, check_pair
 
 WINDOWS = (32, 64, 128, 256, 512, 1024, 2048)
-"""Window lengths, samples."""
+"""Window lengths in samples."""
 
 MELS = (5, 10, 20, 40, 80, 160, 320)
-"""Mel bands asked for, one a window length; `mel_filters` tells how many hold a bin."""
+"""Requested number of mel bands per window length; `mel_filters` drops bands without a bin."""
 
 _FLOOR = 1e-5
 
 
 @lru_cache(maxsize=64)
 def mel_filters(window: int, mels: int, sample_rate: int) -> Tensor:
-    """Triangular mel filters from 0 Hz to half the rate, on Slaney's scale, of unit area each.
+    """Return triangular mel filters from 0 Hz to the Nyquist frequency, on Slaney's scale.
+
+    Each filter is normalised to unit area.
 
     Args:
-        window: length of the STFT, samples.
-        mels: bands asked for.
+        window: length of the STFT in samples.
+        mels: requested number of bands.
         sample_rate: Hz.
 
     Returns:
-        `[bands, window // 2 + 1]` float32, bands <= mels: those that hold at least one STFT bin.
+        `[bands, window // 2 + 1]` float32; bands <= mels, those that contain an STFT bin.
 
     >>> [[len(mel_filters(*size, rate)) for size in zip(WINDOWS, MELS)] for rate in (8000, 48000)]
     [[5, 10, 20, 40, 80, 160, 320], [4, 9, 20, 40, 80, 160, 320]]
     """
     functional = torchaudio_guard.load().functional
     with warnings.catch_warnings():
-        # the bands it warns of are those that are left out below
+        # it warns about the empty bands, which are removed below
         warnings.filterwarnings("ignore", "At least one mel filterbank", UserWarning)
         filters: Tensor = functional.melscale_fbanks(
             window // 2 + 1, 0.0, sample_rate / 2, mels, sample_rate, "slaney", "slaney"
@@ -52,7 +56,7 @@ def mel_filters(window: int, mels: int, sample_rate: int) -> Tensor:
 
 
 def _log_mel(signals: Tensor, window: int, mels: int, sample_rate: int) -> Tensor:
-    """Log10 of the floored mel magnitudes of `signals [2, T]`, `[2, bands, frames]`."""
+    """Return log10 of the floored mel magnitudes of `signals [2, T]`, `[2, bands, frames]`."""
     spectrum = torch.stft(
         signals,
         window,
@@ -65,22 +69,24 @@ def _log_mel(signals: Tensor, window: int, mels: int, sample_rate: int) -> Tenso
 
 
 def log_mel_distance(reference: Signal, estimate: Signal, sample_rate: int) -> float:
-    """Distance of log-mel spectrograms over seven window lengths; what it computes is said above.
+    """Return the log-mel spectrogram distance, summed over seven window lengths.
 
-    It works at the signals' own rate and sees the level: the same audio 20 dB down is 7 units away
-    where all bands stay above the floor. Audio shorter than a window is padded with zeros.
+    The module docstring gives the definition. The signals are not resampled. The distance is
+    sensitive to the level: an attenuation of 20 dB adds 7 if all bands stay above the floor.
+    Signals shorter than a window are zero-padded.
 
     Args:
         reference: `[T]`, float in [-1, 1].
-        estimate: `[T]`, float, as long.
+        estimate: `[T]`, float, of the same length.
         sample_rate: Hz.
 
     Returns:
-        Sum over the windows of the mean |difference of log10|, 0 and up; lower is better, 0 for a
-        perfect estimate. Silence has a value: it is the floor.
+        Sum over the windows of the mean absolute difference of log10 magnitudes, in [0, inf); lower
+        is better, 0 for a perfect estimate. Digital silence is defined: all its bands are at the
+        floor.
 
     Raises:
-        ValueError: if the signals are bad or differ in length.
+        ValueError: if a signal is invalid (see `check_pair`) or the lengths differ.
 
     >>> log_mel_distance(torch.ones(100), torch.ones(100), 16000)
     0.0

@@ -1,7 +1,7 @@
 """Multi-resolution STFT distance: spectral convergence and log magnitude at three resolutions.
 
-Yamamoto, Song, Kim 2020, Parallel WaveGAN (arXiv:1910.11480), eq. 4-7, at the paper's resolutions:
-a training loss there, a figure here.
+Yamamoto, Song, Kim 2020, Parallel WaveGAN (arXiv:1910.11480), equations 4 to 7, at the resolutions
+of the paper, which uses it as a training loss.
 """
 
 import torch
@@ -10,13 +10,13 @@ from torch import Tensor
 from neuralcodec.metrics.signals import Signal, Undefined, check_pair
 
 RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
-"""FFT size, hop and Hann window, samples, one triple a resolution."""
+"""FFT size, hop and length of the Hann window in samples, for each resolution."""
 
-_FLOOR = 1e-7  # of the power: the paper gives none, and the logarithm needs one
+_FLOOR = 1e-7  # floor of the power in the logarithm; the paper specifies none
 
 
 def _magnitudes(signals: Tensor, size: int, hop: int, window: int) -> Tensor:
-    """STFT magnitudes `[2, bins, frames]` of `signals [2, T]`, zeros beyond the ends."""
+    """Return STFT magnitudes `[2, bins, frames]` of `signals [2, T]`, zero-padded at the ends."""
     spectrum = torch.stft(
         signals,
         size,
@@ -30,23 +30,26 @@ def _magnitudes(signals: Tensor, size: int, hop: int, window: int) -> Tensor:
 
 
 def mrstft_distance(reference: Signal, estimate: Signal, sample_rate: int) -> float:
-    """Spectral convergence plus L1 of log magnitudes (natural), mean over three resolutions.
+    """Return the multi-resolution STFT distance.
 
-    It works at the signals' own rate, with windows in samples: compare figures at one sample rate
-    only. Powers are floored at 1e-7 in the logarithm. It sees the level. Audio shorter than a
-    window is padded with zeros.
+    It is the spectral convergence plus the mean absolute difference of natural log magnitudes,
+    averaged over three resolutions. The signals are not resampled and the windows are fixed in
+    samples, so values are comparable at one sample rate only. Powers are floored at 1e-7 in the
+    logarithm. The distance is sensitive to the level. Signals shorter than a window are
+    zero-padded.
 
     Args:
         reference: `[T]`, float in [-1, 1].
-        estimate: `[T]`, float, as long.
-        sample_rate: Hz; it changes nothing.
+        estimate: `[T]`, float, of the same length.
+        sample_rate: Hz; it does not affect the result.
 
     Returns:
-        The distance, 0 and up; lower is better, 0 for a perfect estimate.
+        The distance, in [0, inf); lower is better, 0 for a perfect estimate.
 
     Raises:
-        Undefined: if the reference is digital silence: the convergence divides by its energy.
-        ValueError: if the signals are bad or differ in length.
+        Undefined: if all samples of the reference are 0: the spectral convergence divides by its
+            energy.
+        ValueError: if a signal is invalid (see `check_pair`) or the lengths differ.
 
     >>> mrstft_distance(torch.ones(100), torch.ones(100), 16000)
     0.0

@@ -1,10 +1,11 @@
-"""Perceptual evaluation of speech quality: ITU-T P.862 and its mappings, by the package `pesq`.
+"""Perceptual evaluation of speech quality (PESQ), ITU-T P.862 and its mappings.
 
-The package runs the ITU's reference code. That code keeps 50 utterances in arrays and checks no
-bound: a reference with more overwrites its neighbours, and the figure or the process is lost. What
-it counts as an utterance takes 97 frames of 4 ms at the least (46 of speech and 51 of pause: the
-code drops runs below 50 frames, after growing each by 4, and joins runs over pauses up to 50). The
-limit of 18.5 s, with the 0.6 s that the code adds, is 4775 frames: not enough for the 51st.
+The scores are computed by the package `pesq`, which wraps the ITU's reference code. That code
+stores up to 50 utterances in fixed arrays without a bounds check: a reference with more of them
+overwrites memory, which corrupts the score or ends the process. An utterance takes at least 97
+frames of 4 ms: 46 of speech and 51 of pause, since the code drops runs below 50 frames after
+extending each by 4, and joins runs across pauses of up to 50 frames. The limit of 18.5 s, with the
+0.6 s that the code adds, is 4775 frames, which is too short for a 51st utterance.
 """
 
 import pesq
@@ -22,10 +23,10 @@ from neuralcodec.metrics.signals import (
 )
 
 MIN_SECONDS = 0.25
-"""Shortest clip that the reference code takes."""
+"""Duration of the shortest clip that the reference code accepts."""
 
 MAX_SECONDS = 18.5
-"""Longest clip that can never hold more utterances than the reference code has room for."""
+"""Duration up to which a clip cannot exceed the reference code's limit of 50 utterances."""
 
 
 def _measure(
@@ -54,47 +55,47 @@ def _measure(
 
 
 def pesq_wb(reference: Signal, estimate: Signal, sample_rate: int) -> float:
-    """PESQ, wideband: ITU-T P.862.2, mapped to MOS-LQO. Speech only.
+    """Return wideband PESQ: ITU-T P.862.2, mapped to MOS-LQO. Speech only.
 
-    Both signals are resampled to 16 kHz and scaled alike, then by the standard to one level each.
-    The standard aligns them in time itself.
+    Both signals are resampled to 16 kHz and scaled by a common factor. The standard itself then
+    normalises the level of each signal and aligns them in time.
 
     Args:
-        reference: speech, `[T]`, float, 0.25..18.5 s.
-        estimate: `[T]`, float, as long.
-        sample_rate: Hz, 16000 or more.
+        reference: speech, `[T]`, float, 0.25 to 18.5 s.
+        estimate: `[T]`, float, of the same length.
+        sample_rate: Hz, at least 16000.
 
     Returns:
-        MOS-LQO, higher is better: 4.64 for a perfect estimate, 1.04 for a raw score of -0.5; very
-        bad ones go slightly below.
+        MOS-LQO; higher is better, 4.64 for a perfect estimate and 1.04 for a raw score of -0.5.
+        Very poor estimates score slightly below.
 
     Raises:
-        Undefined: below 16 kHz, where a signal is silent, too short or too long (the module says
-            why), or where the standard finds no utterance in the reference.
-        ValueError: if the signals are bad or differ in length.
+        Undefined: if the sample rate is below 16 kHz, a signal is silent, too short or too long
+            (see the module docstring), or the standard detects no utterance in the reference.
+        ValueError: if a signal is invalid (see `check_pair`) or the lengths differ.
     """
     why = "half of the band it rates is missing; pesq_nb takes 8000 Hz"
     return _measure("pesq_wb", reference, estimate, sample_rate, 16000, why)
 
 
 def pesq_nb(reference: Signal, estimate: Signal, sample_rate: int) -> float:
-    """PESQ, telephone band: ITU-T P.862 at 8 kHz, mapped to MOS-LQO by P.862.1. Speech only.
+    """Return narrowband PESQ: ITU-T P.862 at 8 kHz, mapped to MOS-LQO by P.862.1. Speech only.
 
-    Both signals are resampled to 8 kHz, whatever their rate: the package's narrowband mode at
-    16 kHz gives other figures.
+    Both signals are resampled to 8 kHz whatever their sample rate, since the narrowband mode of the
+    package at 16 kHz returns different scores.
 
     Args:
-        reference: speech, `[T]`, float, 0.25..18.5 s.
-        estimate: `[T]`, float, as long.
-        sample_rate: Hz, 8000 or more.
+        reference: speech, `[T]`, float, 0.25 to 18.5 s.
+        estimate: `[T]`, float, of the same length.
+        sample_rate: Hz, at least 8000.
 
     Returns:
-        MOS-LQO, higher is better: 4.55 for a perfect estimate, 1.02 for a raw score of -0.5; very
-        bad ones go slightly below.
+        MOS-LQO; higher is better, 4.55 for a perfect estimate and 1.02 for a raw score of -0.5.
+        Very poor estimates score slightly below.
 
     Raises:
-        Undefined: below 8 kHz, and else as `pesq_wb`.
-        ValueError: if the signals are bad or differ in length.
+        Undefined: if the sample rate is below 8 kHz, and otherwise as `pesq_wb`.
+        ValueError: if a signal is invalid (see `check_pair`) or the lengths differ.
     """
     why = "part of the band it rates is missing"
     return _measure("pesq_nb", reference, estimate, sample_rate, 8000, why)

@@ -1,4 +1,4 @@
-"""Every metric by name: what it needs, where it works, its range, its direction."""
+"""The registry of metrics: requirements, sample rate, range and direction of each."""
 
 import functools
 import importlib
@@ -21,21 +21,21 @@ _SPEECH = frozenset({"speech"})
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: where its function is, and how its figure is to be read.
+    """The description of a metric: where its function is, and how to interpret its values.
 
     Attributes:
-        name: as in the registry and in a column of `results.csv`.
-        module: the module that holds the function.
-        function: the function's name in it.
-        extra: the pip extra that installs what it needs; None where the base install does.
-        rate: Hz at which it works (signals are resampled to it); None for the signals' own.
-        low: no figure is below, but for rounding in the last digits.
-        high: no figure is above, likewise.
-        higher_is_better: the direction.
-        kinds: the kinds of audio for which it is defined.
-        unit: of the figure; "1" for a pure number.
-        label: for the axis of a plot.
-        summary: one line.
+        name: name in the registry, and of its column in `results.csv`.
+        module: module that contains the function.
+        function: name of the function.
+        extra: pip extra that installs its dependencies; None if the base installation does.
+        rate: sample rate in Hz that the signals are resampled to; None if they are not resampled.
+        low: lower bound of the values, up to rounding.
+        high: upper bound of the values, up to rounding.
+        higher_is_better: whether larger values mean better quality.
+        kinds: kinds of audio for which the metric is defined.
+        unit: unit of the values; "1" if dimensionless.
+        label: axis label for plots.
+        summary: description in one line.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Metric:
         """Import and return the function `(reference, estimate, sample_rate) -> float`.
 
         Raises:
-            ImportError: if a package that it needs is missing; the cure is given.
+            ImportError: if a package that it needs is missing; the message says how to install it.
         """
         try:
             module = importlib.import_module(self.module)
@@ -183,7 +183,7 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 """Every metric by name."""
 
 DEFAULT: tuple[str, ...] = tuple(metric.name for metric in _ALL if metric.extra is None)
-"""The metrics that the base install computes: all but ViSQOL's."""
+"""Names of the metrics that the base installation computes: all except ViSQOL's."""
 
 
 @functools.cache
@@ -228,7 +228,7 @@ def find(name: str) -> Metric:
 
 
 def table() -> str:
-    """Lay out all metrics as text: name, rate, range, direction, kinds, what it is.
+    """Return a printable table of all metrics: name, rate, range, direction, kinds, description.
 
     >>> table().splitlines()[1]
     'pesq_wb           16 kHz  1..4.65    higher  speech  wideband speech quality (ITU-T P.862.2)'

@@ -1,7 +1,8 @@
-"""Scale-invariant signal-to-distortion ratio, and the delay that has to be undone first.
+"""Scale-invariant signal-to-distortion ratio (SI-SDR), with optional time alignment.
 
-Le Roux, Wisdom, Erdogan, Hershey 2019, SDR - half-baked or well done? (arXiv:1811.02508).
-It compares waveforms sample by sample: a delay of a few samples, which nobody hears, ruins it.
+Le Roux, Wisdom, Erdogan, Hershey 2019, SDR - half-baked or well done? (arXiv:1811.02508). SI-SDR
+compares waveforms sample by sample, so that an inaudible delay of a few samples lowers it
+drastically.
 """
 
 from math import inf, log10
@@ -18,9 +19,12 @@ from neuralcodec.metrics.signals import (
 )
 
 MAX_LAG_MS = 25.0
-"""Delays that `si_sdr_aligned` undoes, to either side: a frame at 50 Hz and somewhat more."""
+"""Largest delay in ms, in either direction, that `si_sdr_aligned` compensates.
 
-_TIE = 1e-12  # squared correlations closer than this are one: rounding of the FFT is far below
+It covers one frame at 50 Hz.
+"""
+
+_TIE = 1e-12  # squared correlations closer than this are tied; FFT rounding is far smaller
 
 
 def _ratio_db(reference: Tensor, estimate: Tensor) -> float:
@@ -37,7 +41,7 @@ def _ratio_db(reference: Tensor, estimate: Tensor) -> float:
 
 
 def _overlap_moments(signal: Tensor, lags: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum and sum of squares of the part of `signal [T]` that overlaps, for each lag.
+    """Return sum and sum of squares of the overlapping part of `signal [T]`, for each lag.
 
     A positive lag drops the first samples, a negative one the last.
     """
@@ -50,9 +54,12 @@ def _overlap_moments(signal: Tensor, lags: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _squared_correlations(reference: Tensor, estimate: Tensor, lags: Tensor) -> Tensor:
-    """Squared correlation coefficient of the overlap at each lag; 0 where a side is constant."""
+    """Return the squared correlation coefficient of the overlap at each lag.
+
+    It is 0 where one of the two sides is constant.
+    """
     size = len(reference)
-    reference = reference - reference.mean()  # changes no coefficient, spares the sums digits
+    reference = reference - reference.mean()  # same coefficients, less rounding in the sums
     estimate = estimate - estimate.mean()
     padded = next_fast_len(size + int(lags.abs().max()), real=True)  # no lag wraps around
     spectrum = torch.fft.rfft(estimate, padded) * torch.fft.rfft(reference, padded).conj()
@@ -70,24 +77,25 @@ def _squared_correlations(reference: Tensor, estimate: Tensor, lags: Tensor) -> 
 
 
 def best_lag(reference: Signal, estimate: Signal, max_lag: int) -> int:
-    """Find by how many samples `estimate` is late.
+    """Return the delay of `estimate` relative to `reference`, in samples.
 
-    It is the lag with the largest magnitude of the correlation coefficient over what overlaps at
-    that lag, and so the lag with the largest SI-SDR. Ties go to the smallest delay, and from two
-    of opposite signs to the late one.
+    It is the lag with the largest absolute correlation coefficient of the overlap, and therefore
+    with the largest SI-SDR. Ties are broken towards the smallest absolute delay, then towards the
+    positive one.
 
     Args:
         reference: `[T]`, float.
-        estimate: `[T]`, float.
-        max_lag: largest delay to either side, samples, 0..T / 2.
+        estimate: `[T]`, float, of the same length.
+        max_lag: largest absolute delay in samples, 0..T / 2.
 
     Returns:
-        The lag, -max_lag..max_lag: positive if the estimate is late, so that
-        `estimate[lag:]` lies over `reference[:T - lag]`.
+        The lag in -max_lag..max_lag. It is positive if the estimate is delayed, so that
+        `estimate[lag:]` is aligned with `reference[:T - lag]`.
 
     Raises:
         Undefined: if a signal is silent.
-        ValueError: if the signals are bad or differ in length, or `max_lag` is out of its range.
+        ValueError: if a signal is invalid (see `check_pair`), the lengths differ, or `max_lag` is
+            out of range.
 
     >>> noise = torch.randn(1000)
     >>> best_lag(noise, noise.roll(8), max_lag=100)
@@ -106,24 +114,23 @@ def best_lag(reference: Signal, estimate: Signal, max_lag: int) -> int:
 
 
 def si_sdr(reference: Signal, estimate: Signal, sample_rate: int) -> float:
-    """Scale-invariant signal-to-distortion ratio, dB.
+    """Return the scale-invariant signal-to-distortion ratio in dB.
 
-    SI-SDR as Le Roux et al. 2019 (arXiv:1811.02508) define it, in float64, on both signals less
-    their means.
-    The level and the sign of the estimate do not matter.
+    SI-SDR as defined by Le Roux et al. 2019 (arXiv:1811.02508), in float64, with the means of both
+    signals removed. It is invariant to the scale and the sign of the estimate.
 
     Args:
         reference: `[T]`, float.
-        estimate: `[T]`, float, as long.
-        sample_rate: Hz; it changes nothing.
+        estimate: `[T]`, float, of the same length.
+        sample_rate: Hz; it does not affect the result.
 
     Returns:
-        dB, higher is better: inf where the estimate is the reference but for an exact scale, -inf
-        where it holds nothing of it.
+        dB; higher is better. It is inf if the estimate is an exact multiple of the reference and
+        -inf if the two are orthogonal.
 
     Raises:
         Undefined: if either signal is silent or constant.
-        ValueError: if the signals are bad or differ in length.
+        ValueError: if a signal is invalid (see `check_pair`) or the lengths differ.
 
     >>> signal, noise = torch.tensor([1.0, -1, 1, -1]), torch.tensor([0.1, 0.1, -0.1, -0.1])
     >>> round(si_sdr(signal, signal + noise, 16000), 4)
@@ -134,22 +141,22 @@ def si_sdr(reference: Signal, estimate: Signal, sample_rate: int) -> float:
 
 
 def si_sdr_aligned(reference: Signal, estimate: Signal, sample_rate: int) -> float:
-    """SI-SDR over the overlap at the whole-sample delay within +-`MAX_LAG_MS` that suits it best.
+    """Return the SI-SDR in dB of the overlap, after compensation of a delay.
 
-    The delay is `best_lag`'s, the one of the largest SI-SDR, so that the figure is never below that
-    of `si_sdr`. Where the audio repeats within the range, as a tone does, it can flatter.
+    The delay is a whole number of samples within +-`MAX_LAG_MS`, chosen by `best_lag` for the
+    largest SI-SDR. For periodic signals, such as a tone, the value can be too optimistic.
 
     Args:
-        reference: `[T]`, float, 50 ms or more: the overlap is then at least half of it.
-        estimate: `[T]`, float, as long.
+        reference: `[T]`, float, at least 50 ms, so that the overlap is at least half of it.
+        estimate: `[T]`, float, of the same length.
         sample_rate: Hz.
 
     Returns:
-        dB, higher is better; inf and -inf as for `si_sdr`.
+        dB; higher is better, inf and -inf as for `si_sdr`.
 
     Raises:
-        Undefined: if either signal is silent, or silent in the overlap, or too short.
-        ValueError: if the signals are bad or differ in length.
+        Undefined: if either signal is silent, silent in the overlap, or too short.
+        ValueError: if a signal is invalid (see `check_pair`) or the lengths differ.
 
     >>> noise = torch.randn(16000)
     >>> si_sdr_aligned(noise, noise.roll(8), 16000)

@@ -1,4 +1,4 @@
-"""What every metric does first: check the two signals, and refuse what cannot be measured."""
+"""Checks that all metrics apply to the two signals before they compute anything."""
 
 from typing import Any, TypeAlias
 
@@ -7,22 +7,23 @@ import torch
 from torch import Tensor
 
 Signal: TypeAlias = Tensor | np.ndarray[Any, Any]
-"""A mono signal: a float tensor or array; a metric takes `[T]`, `score` a few shapes more."""
+"""A mono signal as a float tensor or array, `[T]`, `[1, T]` or `[1, 1, T]`."""
 
 
 class Undefined(ValueError):
-    """A metric has no value for these signals; the message says why."""
+    """Raised if a metric has no value for the given signals; the message gives the reason."""
 
 
 def check_signal(name: str, signal: Signal) -> Tensor:
     """Return `signal` as a float64 tensor `[T]` on the CPU.
 
     Args:
-        name: what to call it in an error: "reference" or "estimate".
+        name: name for error messages: "reference" or "estimate".
         signal: `[T]`, `[1, T]` or `[1, 1, T]`, float, T >= 1.
 
     Raises:
-        ValueError: if it is of another shape or type, is empty, or holds NaN or infinite samples.
+        ValueError: if it is of another shape or type, is empty, or contains NaN or infinite
+            samples.
     """
     if not isinstance(signal, Tensor | np.ndarray):
         raise ValueError(f"{name} must be a tensor or an array, got {type(signal).__name__}")
@@ -50,7 +51,11 @@ def check_signal(name: str, signal: Signal) -> Tensor:
 
 
 def check_rate(sample_rate: object) -> int:
-    """Return `sample_rate` as an int; ValueError unless it is a positive whole number of Hz."""
+    """Return `sample_rate` as an int.
+
+    Raises:
+        ValueError: if it is not a positive integer number of Hz.
+    """
     if isinstance(sample_rate, int | np.integer) and not isinstance(sample_rate, bool):
         rate = int(sample_rate)
         if rate > 0:
@@ -59,11 +64,11 @@ def check_rate(sample_rate: object) -> int:
 
 
 def check_pair(reference: Signal, estimate: Signal, sample_rate: int) -> tuple[Tensor, Tensor, int]:
-    """Return the two signals as float64 `[T]` on the CPU, and the rate as an int.
+    """Return both signals as float64 `[T]` on the CPU, and the sample rate as an int.
 
     Raises:
-        ValueError: if a signal is bad (`check_signal`), they differ in length, or the rate is not
-            a positive whole number.
+        ValueError: if a signal is invalid (see `check_signal`), the lengths differ, or the sample
+            rate is not a positive integer.
 
     >>> check_pair(torch.zeros(2), torch.zeros(3), 16000)
     Traceback (most recent call last):
@@ -81,7 +86,7 @@ def check_pair(reference: Signal, estimate: Signal, sample_rate: int) -> tuple[T
 
 
 def is_silent(signal: Tensor) -> bool:
-    """Tell whether `signal [T]` never moves: digital silence, or any other constant."""
+    """Return whether `signal [T]` is constant, which includes digital silence."""
     return bool(signal.max() == signal.min())
 
 
@@ -99,7 +104,7 @@ def require_rate(metric: str, sample_rate: int, needed: int, why: str) -> None:
 
 
 def require_duration(metric: str, signal: Tensor, sample_rate: int, seconds: float) -> None:
-    """Raise `Undefined` if `signal [T]` lasts less than the `seconds` that `metric` needs."""
+    """Raise `Undefined` if `signal [T]` is shorter than the `seconds` that `metric` needs."""
     duration = len(signal) / sample_rate
     if duration < seconds:
         raise Undefined(f"{metric} needs {seconds:g} s of audio or more, got {duration:.3f} s")

@@ -1,13 +1,13 @@
-"""ViSQOL v3, audio and speech mode, by the package `visqol` (visqol-python, a port to Python).
+"""ViSQOL v3 in audio and speech mode, by the package `visqol` (visqol-python, a port to Python).
 
 Chinen, Lim, Skoglund, Gureev, O'Gorman, Hines 2020, ViSQOL v3: An Open Source Production Ready
-Objective Speech and Audio Metric (arXiv:2004.09584). The first call in a fresh installation
-compiles for up to a minute; the result is kept.
+Objective Speech and Audio Metric (arXiv:2004.09584). The first call in a new installation compiles
+code for up to a minute; the result is cached.
 
-Speech mode has two mappings from similarity to opinion score. The exponential one is used here: it
-is a formula and needs nothing more, and 5.0 is a perfect estimate. Google's program uses a lattice
-network by default, which needs a TFLite runtime; its figures are on another scale. The
-choice is fixed, so that a figure never depends on what else is installed.
+Speech mode has two mappings from similarity to opinion score. This module always uses the
+exponential mapping, a formula without further dependencies, in which a perfect estimate scores 5.0.
+Google's program uses a lattice network by default, which needs a TFLite runtime and whose scores
+are on another scale. With a fixed mapping a score does not depend on what else is installed.
 """
 
 from functools import lru_cache
@@ -26,7 +26,7 @@ from neuralcodec.metrics.signals import (
 )
 
 _MIN_SECONDS = {"audio": 0.96, "speech": 0.64}
-"""What fills one patch: 45 and 29 frames of 80 ms, each 20 ms after the last."""
+"""Duration of one patch: 45 and 29 frames of 80 ms with a hop of 20 ms."""
 
 
 @lru_cache(maxsize=2)
@@ -55,43 +55,44 @@ def _measure(
 
 
 def visqol(reference: Signal, estimate: Signal, sample_rate: int) -> float:
-    """ViSQOL in audio mode, at 48 kHz, for any kind of audio.
+    """Return the ViSQOL score in audio mode, at 48 kHz, for any kind of audio.
 
-    Both signals are resampled to 48 kHz. If their rate is lower, both are empty above half of it,
-    where they then agree: figures of such references compare with each other only. Levels are
-    matched and delays undone by the method itself.
+    Both signals are resampled to 48 kHz. If their rate is lower, both are empty above its Nyquist
+    frequency and agree there, so such scores are comparable among themselves only. The method
+    itself matches levels and compensates delays.
 
     Args:
-        reference: `[T]`, float, 0.96 s or more.
-        estimate: `[T]`, float, as long.
+        reference: `[T]`, float, at least 0.96 s.
+        estimate: `[T]`, float, of the same length.
         sample_rate: Hz.
 
     Returns:
-        MOS-LQO, 1..5, higher is better; about 4.73 for a perfect estimate.
+        MOS-LQO in [1, 5]; higher is better, about 4.73 for a perfect estimate.
 
     Raises:
         Undefined: if a signal is silent or too short, or the two cannot be aligned.
-        ValueError: if the signals are bad or differ in length.
+        ValueError: if a signal is invalid (see `check_pair`) or the lengths differ.
     """
     return _measure("visqol", "audio", reference, estimate, sample_rate, 48000)
 
 
 def visqol_speech(reference: Signal, estimate: Signal, sample_rate: int) -> float:
-    """ViSQOL in speech mode with the exponential mapping, at 16 kHz. Speech only.
+    """Return the ViSQOL score in speech mode with the exponential mapping, at 16 kHz. Speech only.
 
-    Both signals are resampled to 16 kHz; the method rates up to 8 kHz, in patches where the
-    reference speaks. Levels are matched and delays undone by the method itself.
+    Both signals are resampled to 16 kHz. The method evaluates frequencies up to 8 kHz, in patches
+    where the reference contains speech. It matches levels and compensates delays itself.
 
     Args:
-        reference: speech, `[T]`, float, 0.64 s or more.
-        estimate: `[T]`, float, as long.
-        sample_rate: Hz, 16000 or more.
+        reference: speech, `[T]`, float, at least 0.64 s.
+        estimate: `[T]`, float, of the same length.
+        sample_rate: Hz, at least 16000.
 
     Returns:
-        MOS-LQO, 1..5, higher is better; 5 for a perfect estimate.
+        MOS-LQO in [1, 5]; higher is better, 5 for a perfect estimate.
 
     Raises:
-        Undefined: below 16 kHz, if a signal is silent or too short, or the two cannot be aligned.
-        ValueError: if the signals are bad or differ in length.
+        Undefined: if the sample rate is below 16 kHz, a signal is silent or too short, or the two
+            cannot be aligned.
+        ValueError: if a signal is invalid (see `check_pair`) or the lengths differ.
     """
     return _measure("visqol_speech", "speech", reference, estimate, sample_rate, 16000)

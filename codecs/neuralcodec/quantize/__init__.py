@@ -1,4 +1,6 @@
-"""Residual vector quantization that stands alone: it needs torch and nothing else of this package.
+"""Residual vector quantization, usable without the rest of the package.
+
+It depends on torch, numpy and numba only.
 
 >>> import torch
 >>> from neuralcodec.quantize import ResidualVectorQuantizer

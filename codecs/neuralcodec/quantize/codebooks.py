@@ -1,6 +1,7 @@
-"""Codebooks that learn: the tensors of a quantizer and the projections they lie behind.
+"""Trainable codebooks: the tensors of a quantizer and the projections around them.
 
-How codes are found through them, how they start, and how well they are used.
+The base class of the residual quantizer holds the state, the initialisation, the encoding and the
+usage statistics of its codebooks.
 """
 
 from collections.abc import Sequence
@@ -21,21 +22,28 @@ DEFAULTS = Training()
 
 
 class Codebooks(nn.Module):
-    """K codebooks in one tensor, with what training keeps about them.
+    """K codebooks in one tensor, together with their training state.
 
-    The base of `ResidualVectorQuantizer`, which describes the arguments.
+    The base class of `ResidualVectorQuantizer`, which documents the arguments.
 
     Attributes:
-        codebooks: `[K, V, Dc]` float32, a buffer or (gradient codebooks) a parameter. V is the
-            largest size; rows beyond the size of a level are zero and unused.
-        project_in: D to Dc, or None.
-        project_out: Dc to D, or None.
-        fitted: scalar bool: the codebooks are there, and the start is over.
-        counts: `[K, V]`, moving average of how many vectors of a batch an entry codes.
-        sums: `[K, V, Dc]`, moving average of their sum; None for gradient codebooks.
-        histogram: `[K, V]`, how often training named each entry, see `statistics`.
+        codebooks: `[K, V, Dc]` float32; a buffer, or a parameter if they are trained by gradient. V
+            is the largest size; rows beyond the size of a level are zero and unused.
+        project_in: projection from D to Dc, or None.
+        project_out: projection from Dc to D, or None.
+        fitted: scalar bool; True once the codebooks exist and their initialisation is complete.
+        counts: `[K, V]`, exponential moving average of the number of vectors per batch assigned to
+            each entry.
+        sums: `[K, V, Dc]`, exponential moving average of the sum of these vectors; None if the
+            codebooks are trained by gradient.
+        histogram: `[K, V]`, decayed count of how often each entry was selected in training; see
+            `statistics`.
         valid: `[K, V]` bool, False beyond the size of a level; not in the `state_dict`.
-        options: the `training` given.
+        options: the `training` argument.
+
+    Raises:
+        ValueError: if a number is below 1, the number of sizes is not K, an option is unknown, or
+            "noise_substitution" is combined with a projection per level.
     """
 
     codebooks: Tensor
@@ -112,31 +120,32 @@ class Codebooks(nn.Module):
 
     @property
     def usage(self) -> Tensor:
-        """Share of the entries in use, of each level, `[K]`: see `statistics.usage`."""
+        """Fraction of the entries in use per level, `[K]`; see `statistics.usage`."""
         return statistics.usage(self.histogram, self.codebook_sizes)
 
     @property
     def entropy(self) -> Tensor:
-        """Entropy of the codes of each level in training, `[K]` bits: see `statistics.entropy`."""
+        """Entropy in bits of the training codes per level, `[K]`; see `statistics.entropy`."""
         return statistics.entropy(self.histogram)
 
     @property
     def perplexity(self) -> Tensor:
-        """How many equally frequent entries would have that entropy, `[K]`."""
+        """Perplexity of the training codes per level, `[K]`: 2 to the power of the entropy."""
         return self.entropy.exp2()
 
     def summary(self) -> str:
-        """Put entries, usage, perplexity and entropy of each level into a table to print."""
+        """Return a printable table of entries, usage, perplexity and entropy per level."""
         return statistics.table(self.codebook_sizes, self.usage, self.entropy)
 
     def books(self) -> Books:
-        """Prepare the codebooks for the lookup."""
+        """Return the codebooks, prepared for the lookup."""
         return Books.of(self.codebooks, metric=self.metric, sizes=self.codebook_sizes)
 
     def tables(self) -> Tensor:
-        """Give what each code adds to the latents, `[K, V, D]` float32; zero beyond a level's size.
+        """Return the contribution of each code to the latents, `[K, V, D]` float32.
 
-        With "shared" projections the first level's table holds the bias: see `decode_tables`.
+        Rows beyond the size of a level are zero. With "shared" projections the bias is part of the
+        first level's table; see `decode_tables`.
         """
         return decode_tables(self.codebooks, self.project_out) * self.valid[:, :, None]
 
@@ -154,10 +163,10 @@ class Codebooks(nn.Module):
         return bool(self.fitted) or self._start.fitted > 0
 
     def check_started(self) -> None:
-        """Check that there are codebooks.
+        """Check that the codebooks exist.
 
         Raises:
-            RuntimeError: if there are none yet.
+            RuntimeError: if they have been neither fitted, loaded nor initialised by training.
         """
         if self.codebooks.is_meta:  # which has no values: shapes flow through all the same
             return
@@ -168,7 +177,7 @@ class Codebooks(nn.Module):
 
     @property
     def _fitted_greedily(self) -> bool:
-        """Whether the levels don't share a space in which beams could add up what they find."""
+        """Whether `fit` is greedy: beams need levels that add up in one Euclidean space."""
         return self._by_level or self.metric != "euclidean"
 
     def _fit(
@@ -180,7 +189,7 @@ class Codebooks(nn.Module):
         generator: Generator,
         report: Report = lambda stage, nmse: None,
     ) -> Tensor:
-        """Fit codebooks to vectors `[N, D]` float32, behind shared projections if there are any."""
+        """Fit codebooks to vectors `[N, D]` float32 or, with a shared projection, `[N, Dc]`."""
         if self._fitted_greedily:
             return fit_projected(
                 vectors,
@@ -202,7 +211,7 @@ class Codebooks(nn.Module):
         )
 
     def _shared(self, vectors: Tensor) -> Tensor:
-        """Bring latents `[N, D]` to where all levels look them up, if that is one place."""
+        """Apply the shared input projection to latents `[N, D]`, if there is one."""
         if self.project_in is None or self._by_level:
             return vectors
         inner: Tensor = self.project_in(vectors)
@@ -210,7 +219,7 @@ class Codebooks(nn.Module):
 
     @torch.no_grad()
     def _greedy(self, vectors: Tensor, depth: int, backend: str = "auto") -> Tensor:
-        """Find the codes `[B, T, depth]` of latents `[B, T, D]`, level by level."""
+        """Return the greedy codes `[B, T, depth]` of latents `[B, T, D]`."""
         return encoding.greedy(
             vectors,
             self.books().first(depth),
@@ -223,7 +232,7 @@ class Codebooks(nn.Module):
     def _beam(
         self, vectors: Tensor, width: int, lengths: Sequence[int], backend: str
     ) -> list[Tensor]:
-        """Find the best codes `[B, T, k]` of latents `[B, T, D]` for each length k."""
+        """Return the beam-search codes `[B, T, k]` of latents `[B, T, D]` for each length k."""
         shared = None if self._by_level else self.project_in
         codebooks = self.tables() if shared is None else self.codebooks
         return encoding.beam(
@@ -240,13 +249,17 @@ class Codebooks(nn.Module):
 
     @torch.no_grad()
     def _take(self, codebooks: Tensor) -> None:
-        """Take codebooks `[K, V, D]` from elsewhere."""
+        """Replace the codebooks by `[K, V, Dc]` and mark them as fitted."""
         self._state().restart(codebooks)
         self.fitted.fill_(True)
 
     @torch.no_grad()
     def _begin(self, vectors: Tensor) -> None:
-        """Go on with the start, by latents `[N, D]` float32 of a batch, until it is over."""
+        """Continue the initialisation with the latents `[N, D]` float32 of a batch.
+
+        Raises:
+            ValueError: if a latent is not finite or its squared length is above the float32 range.
+        """
         check_squares(vectors.square().sum(dim=1), "z")
         chosen = self._start.take(vectors)
         if chosen is None:
@@ -262,13 +275,13 @@ class Codebooks(nn.Module):
         self._state().restart(books)
         if self._start.complete:
             self.fitted.fill_(True)
-            self._start = Start(self._start.wanted)  # lets go of the vectors
+            self._start = Start(self._start.wanted)  # releases the collected vectors
 
     def _learn(self, inputs: Sequence[Tensor], codes: Tensor) -> None:
-        """Learn from what each level looked up, `[B, T, D]`, and the codes `[B, T, K]` found.
+        """Update the codebooks from each level's inputs `[B, T, Dc]` and the codes `[B, T, K]`.
 
         Raises:
-            ValueError: if the module was converted to another type.
+            ValueError: if the module was converted to a type other than float32.
         """
         if self.codebooks.dtype != torch.float32:
             raise ValueError(

@@ -1,11 +1,12 @@
-"""Quantizers of other packages, made ours: the same codes for the same latents.
+"""Conversion of quantizers from other packages: the same codes for the same latents.
 
-None of the packages is imported: a model is known by the names of its class and package. Codes
-agree with those of a model in eval mode but for near ties, where float32 decides: most of the
-packages expand |x - c|^2 to |x|^2 - 2 x.c + |c|^2, which rounds otherwise than ours.
+No such package is imported: a model is recognised by the names of its class and package. The codes
+equal those of the model in evaluation mode, except for near ties: most packages expand |x - c|^2 to
+|x|^2 - 2 x.c + |c|^2, which rounds differently in float32.
 
-A frame rate is the sample rate over the hop length, and so 86.13 Hz for DAC at 44.1 kHz. The
-`frame_rate` of encodec's models and of most configs in transformers is rounded up to whole Hz.
+A frame rate is the sample rate divided by the hop length, for example 86.13 Hz for DAC at 44.1 kHz.
+The `frame_rate` of the models in encodec and of most configs in transformers is rounded up to whole
+hertz.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,11 @@ from neuralcodec.quantize.residual import ResidualVectorQuantizer
 
 
 def _expect(given: object, package: str, names: Sequence[str]) -> str:
-    """Give the name, among `names` of classes of a package, that an object is an instance of."""
+    """Return which of the class `names` of `package` the given object is an instance of.
+
+    Raises:
+        ValueError: if it is an instance of none of them.
+    """
     for cls in type(given).__mro__:
         if cls.__module__.partition(".")[0] == package and cls.__name__ in names:
             return cls.__name__
@@ -34,7 +39,7 @@ def _expect(given: object, package: str, names: Sequence[str]) -> str:
 
 
 def _padded(parts: Sequence[Tensor]) -> Tensor:
-    """Stack tensors, the smaller ones filled up with zeros: neither distance nor cosine changes."""
+    """Stack tensors, zero-padded to the largest shape, which changes no distance and no cosine."""
     largest = [max(sizes) for sizes in zip(*(part.shape for part in parts), strict=True)]
     stack = parts[0].new_zeros(len(parts), *largest)
     for place, part in zip(stack, parts, strict=True):
@@ -43,9 +48,9 @@ def _padded(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _weight_and_bias(layer: Any) -> tuple[Tensor, Tensor]:
-    """Read a linear layer or convolution of width 1: `[out, in]`, `[out]`."""
+    """Return weight `[out, in]` and bias `[out]` of a linear layer or a convolution of width 1."""
     if hasattr(layer, "weight_g"):
-        # torch.nn.utils.weight_norm brings `weight` up to date only in the next forward pass.
+        # torch.nn.utils.weight_norm updates `weight` only in the next forward pass.
         direction = functional.normalize(layer.weight_v.detach().float().flatten(1))
         weight = layer.weight_g.detach().float().flatten()[:, None] * direction
     else:
@@ -55,6 +60,7 @@ def _weight_and_bias(layer: Any) -> tuple[Tensor, Tensor]:
 
 
 def _check_books(books: Sequence[Tensor], metric: str) -> None:
+    """Raise ValueError if a codebook is not finite, all zeros, or has an entry without a cosine."""
     for level, book in enumerate(books):
         if not torch.isfinite(book).all():
             raise ValueError(f"codebook {level} holds NaN or infinite values")
@@ -73,7 +79,7 @@ def _quantizer(
     metric: Literal["euclidean", "cosine"] = "euclidean",
     frame_rate: float | None = None,
 ) -> ResidualVectorQuantizer:
-    """Make a quantizer of codebooks `[V, D]`, one a level, and of projections, if there are any."""
+    """Build a quantizer from one codebook `[V, D]` per level and optional linear projections."""
     books = [book.detach().float() for book in books]
     _check_books(books, metric)
     codebooks = _padded(books)
@@ -98,7 +104,7 @@ def _quantizer(
 
 
 def from_encodec(model: nn.Module) -> ResidualVectorQuantizer:
-    """Take the quantizer out of an EnCodec model of the package `encodec`.
+    """Return the quantizer of an EnCodec model of the package `encodec`.
 
     Défossez et al. 2022 (arXiv:2210.13438): Euclidean distance, no projections.
 
@@ -106,8 +112,8 @@ def from_encodec(model: nn.Module) -> ResidualVectorQuantizer:
         model: an `EncodecModel`, or its `quantizer`.
 
     Returns:
-        The quantizer, on the model's device, float32; its `frame_rate` is None if the model's
-        quantizer alone was given.
+        The quantizer in float32, on the model's device. Its `frame_rate` is None if only the
+        `quantizer` was given.
 
     Raises:
         ValueError: if the model is of another class, an entry is not finite, or a codebook is all
@@ -133,23 +139,24 @@ def _from_dac_levels(levels: Sequence[Any], frame_rate: float | None) -> Residua
 
 
 def from_dac(model: nn.Module) -> ResidualVectorQuantizer:
-    """Take the quantizer out of a DAC model of the package `dac` (descript-audio-codec).
+    """Return the quantizer of a DAC model of the package `dac` (descript-audio-codec).
 
-    Kumar et al. 2023 (arXiv:2306.06546): each level projects into a few dimensions, finds the
-    entry of greatest cosine similarity, and projects the entry, at its own length, out. Weight
-    norm, old style or parametrized, is multiplied out. Codebooks of different widths are filled
-    up with zeros to the widest.
+    Kumar et al. 2023 (arXiv:2306.06546): each level projects the residual to a few dimensions,
+    selects the entry of greatest cosine similarity, and projects the unnormalised entry back.
+    Weight normalisation, by hook or by parametrization, is folded into the weights. Codebooks of
+    different widths are zero-padded to the widest.
 
     Args:
         model: a `DAC`, or its `quantizer`.
 
     Returns:
-        The quantizer, on the model's device, float32; its `frame_rate` is None if the model's
-        quantizer alone was given.
+        The quantizer in float32, on the model's device. Its `frame_rate` is None if only the
+        `quantizer` was given.
 
     Raises:
-        ValueError: if the model is of another class, or an entry is not finite or has length 0.
-            Untrained codebooks can't be told from trained ones.
+        ValueError: if the model is of another class, an entry is not finite or has length 0, or a
+            codebook is all zeros. Other untrained codebooks are not recognised: they look like
+            trained ones.
     """
     source: Any = model
     frame_rate = None
@@ -160,7 +167,7 @@ def from_dac(model: nn.Module) -> ResidualVectorQuantizer:
 
 
 def _check_plain_residual(module: Any) -> None:
-    """Check that a `ResidualVQ` takes the nearest entry of each level."""
+    """Raise ValueError unless a `ResidualVQ` selects the nearest entry of each level."""
     if module.implicit_neural_codebook:
         raise ValueError("implicit_neural_codebook: the entries depend on the levels before")
     if (module.eval_beam_size or 1) > 1:
@@ -171,7 +178,7 @@ def _check_plain_residual(module: Any) -> None:
 
 
 def _check_plain_level(level: Any) -> None:
-    """Check that a `VectorQuantize` takes the nearest entry of a codebook that stays as it is."""
+    """Raise ValueError unless a `VectorQuantize` selects the nearest entry of a fixed codebook."""
     book = level._codebook
     if level.heads > 1:
         raise ValueError(f"heads is {level.heads}: a vector has several codes of one codebook")
@@ -207,24 +214,25 @@ def _from_lucidrains(module: Any, levels: Sequence[Any]) -> ResidualVectorQuanti
 def from_vector_quantize_pytorch(
     module: nn.Module,
 ) -> ResidualVectorQuantizer | GroupedResidualVectorQuantizer:
-    """Take over a `VectorQuantize`, `ResidualVQ` or `GroupedResidualVQ`.
+    """Convert a `VectorQuantize`, `ResidualVQ` or `GroupedResidualVQ`.
 
-    Of lucidrains/vector-quantize-pytorch, as of version 1.32. Its options on layout and on
-    training don't matter here: latents are `[B, D, T]`, and the codes those of `module.eval()`,
-    in which nothing is sampled or dropped.
+    From lucidrains/vector-quantize-pytorch, version 1.32. Its layout and training options have no
+    effect here: latents are `[B, D, T]`, and the codes are those of `module.eval()`, without
+    sampling or dropout.
 
     Args:
         module: one of the three, Euclidean or `use_cosine_sim`, with or without projections.
 
     Returns:
-        The quantizer, on the module's device, float32, of one level for a `VectorQuantize`, of
-        several groups for a `GroupedResidualVQ`; `frame_rate` is None.
+        The quantizer in float32, on the module's device: one level for a `VectorQuantize`, several
+        groups for a `GroupedResidualVQ`. Its `frame_rate` is None.
 
     Raises:
-        ValueError: if the module is of another class, or has an option by which its code is not
-            the nearest entry of a codebook: `heads`, `layernorm_after_project_in`, `affine_param`,
-            `vq_bridge`, `implicit_neural_codebook`, `eval_beam_size`; also if its `kmeans_init`
-            hasn't run yet, or entries compared by `use_cosine_sim` haven't length 1.
+        ValueError: if the module is of another class; if it has an option with which its codes are
+            not the nearest entries of a codebook (`heads`, `layernorm_after_project_in`,
+            `affine_param`, `vq_bridge`, `implicit_neural_codebook`, `eval_beam_size`); if its
+            `kmeans_init` has not run yet; if entries compared by `use_cosine_sim` are not of length
+            1; or if a codebook is not finite or all zeros.
     """
     source: Any = module
     names = ("VectorQuantize", "ResidualVQ", "GroupedResidualVQ")
@@ -241,7 +249,7 @@ def from_vector_quantize_pytorch(
 
 
 def _from_mimi(part: Any, frame_rate: float) -> ResidualVectorQuantizer:
-    # Not `embed` of the codebook: that property keeps what it gave first, whatever is loaded later.
+    # Not the codebook's `embed`: that property caches its first value, even if weights are loaded.
     books = [level.codebook for level in part.layers]
     return _quantizer(
         [b.embed_sum / b.cluster_usage.clamp(min=b.epsilon)[:, None] for b in books],
@@ -255,19 +263,19 @@ def _from_mimi(part: Any, frame_rate: float) -> ResidualVectorQuantizer:
 def from_huggingface(
     model: nn.Module,
 ) -> ResidualVectorQuantizer | SplitResidualVectorQuantizer:
-    """Take the quantizer out of a codec of the package `transformers`.
+    """Return the quantizer of a codec of the package `transformers`.
 
     Args:
         model: an `EncodecModel`, `DacModel`, `MimiModel` or `XcodecModel`. Mimi's quantizer is
             split (Défossez et al. 2024, Moshi, arXiv:2410.00037): the semantic and the acoustic
-            levels both take the model's latents, each part through projections of its own.
+            levels both encode the model's latents, each part with its own projections.
 
     Returns:
-        The quantizer, on the model's device, float32, with the model's frame rate.
+        The quantizer in float32, on the model's device, with the model's frame rate.
 
     Raises:
         ValueError: if the model is of another class, an entry is not finite, a codebook is all
-            zeros, as it is where no weights were loaded, or an entry of a `DacModel` has length 0.
+            zeros, as it is if no weights were loaded, or an entry of a `DacModel` has length 0.
     """
     source: Any = model
     names = ("EncodecModel", "DacModel", "MimiModel", "XcodecModel")

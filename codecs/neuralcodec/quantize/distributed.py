@@ -1,7 +1,7 @@
-"""Several processes train one quantizer: the few things they must agree on.
+"""Collective operations with which several processes train one quantizer.
 
-All of this does nothing unless `torch.distributed` runs with more than one process. The default
-process group is used, and every process must train alike, step for step.
+They have no effect unless `torch.distributed` runs with more than one process. The default process
+group is used, and all processes must execute the same training steps.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, distributed
 
 
 def is_distributed() -> bool:
-    """Tell whether more than one process trains."""
+    """Return whether more than one process is training."""
     return (
         distributed.is_available()
         and distributed.is_initialized()
@@ -18,12 +18,12 @@ def is_distributed() -> bool:
 
 
 def is_first() -> bool:
-    """Tell whether this process decides for all."""
+    """Return whether this process has rank 0, and so makes the random choices for all processes."""
     return not is_distributed() or distributed.get_rank() == 0
 
 
 def add_all(*tensors: Tensor) -> None:
-    """Add up float32 tensors over all processes, in place, in one collective."""
+    """Sum float32 tensors over all processes, in place, in one collective operation."""
     if not is_distributed():
         return
     joined = torch.cat([tensor.flatten() for tensor in tensors])
@@ -34,13 +34,13 @@ def add_all(*tensors: Tensor) -> None:
 
 
 def copy_first(tensor: Tensor) -> None:
-    """Overwrite a tensor with that of the first process."""
+    """Overwrite a tensor with that of rank 0, in place."""
     if is_distributed():
         distributed.broadcast(tensor, 0)
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Put the rows `[N, D]` of all processes together, in their order; N may differ."""
+    """Concatenate the rows `[N, D]` of all processes in the order of their ranks; N may differ."""
     if not is_distributed():
         return rows
     count = torch.tensor([len(rows)], device=rows.device)

@@ -1,4 +1,4 @@
-"""From latents to codes and back, where the codebooks may lie behind projections."""
+"""Encoding of latents to codes and back, with optional projections around the codebooks."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,11 +10,11 @@ from neuralcodec.quantize.lookup import Books, beam_search, search
 from neuralcodec.quantize.lookup.books import blocks, empty_codes
 from neuralcodec.quantize.projection import Projection
 
-_WORKSPACE = 1 << 22  # numbers of latents that are projected at a time
+_WORKSPACE = 1 << 22  # elements of the latents that are projected at a time
 
 
 def _parts(vectors: Tensor) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
-    """Cut `[B, T, D]` into float32 parts of bounded size: where each lies, and what is there."""
+    """Yield float32 parts of `[B, T, D]` of bounded size, each with its slices of B and T."""
     for place in blocks(vectors, max(1, _WORKSPACE // vectors.shape[2])):
         yield place, vectors[place].float()
 
@@ -27,14 +27,15 @@ def greedy(
     tables: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """Encode vectors `[B, T, D]` level by level: codes `[B, T, K]` int64.
+    """Return the greedy codes `[B, T, K]` int64 of vectors `[B, T, D]`, encoded level by level.
 
     Args:
-        vectors: float.
-        books: of K levels, `[K, V, Dc]`.
-        project_in: D to Dc; one for all levels, or with `tables` one for each.
-        tables: `[>=K, V, D]`, what a level takes off the residual if each has its own projection.
-        backend: of the lookup.
+        vectors: `[B, T, D]`, float.
+        books: codebooks of K levels, `[K, V, Dc]`.
+        project_in: projection from D to Dc: one for all levels or, with `tables`, one per level.
+        tables: `[>=K, V, D]`, what each code subtracts from the residual if every level has its own
+            projection.
+        backend: lookup backend; see `lookup.search`.
     """
     if project_in is None:
         return search(vectors, books, backend=backend).codes
@@ -60,15 +61,16 @@ def beam(
     project_in: Projection | None = None,
     backend: str = "auto",
 ) -> list[Tensor]:
-    """Encode vectors `[B, T, D]` with a beam: codes `[B, T, k]` for each length k.
+    """Return the beam-search codes `[B, T, k]` int64 of vectors `[B, T, D]` for each length k.
 
     Args:
-        vectors: float.
-        books: `[K, V, Dc]`, of Euclidean metric.
-        width: codes kept at each level.
-        lengths: numbers of levels, each 1..K.
-        project_in: D to Dc, one for all levels; the error is measured behind it.
-        backend: of the lookup.
+        vectors: `[B, T, D]`, float.
+        books: codebooks `[K, V, Dc]` with the Euclidean metric.
+        width: number of codes kept at each level.
+        lengths: numbers of levels, each in 1..K.
+        project_in: projection from D to Dc for all levels; the error is then measured in Dc
+            dimensions.
+        backend: lookup backend; see `lookup.search`.
     """
     if project_in is None:
         return beam_search(vectors, books, width=width, lengths=lengths, backend=backend)
@@ -81,13 +83,13 @@ def beam(
 
 
 def add_up(codes: Tensor, tables: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Add up what codes `[B, T, k]` name in the tables `[K, V, D]` of the first levels.
+    """Sum the table entries `[K, V, D]` selected by codes `[B, T, k]` of the first k levels.
 
     Returns:
-        `[B, T, D]`.
+        `[B, T, D]`, of the type of the tables.
 
     Raises:
-        ValueError: if a code is not below the size of its level.
+        ValueError: if a code is negative or not below the size of its level.
     """
     for level, size in zip(codes.unbind(2), sizes, strict=False):
         if level.numel() and not level.is_meta:

@@ -1,15 +1,14 @@
-"""Fitting the codebooks of a residual quantizer without gradients.
+"""Fitting of the codebooks of a residual quantizer without gradients.
 
-Three things are done that plain k-means on residuals doesn't do, all for the sake of vectors that
-were not fitted on:
+Three steps go beyond k-means on residuals. All of them improve the error on held-out vectors:
 
-- Beams. Each vector has several codes in the running, as in FAISS's residual quantizer, so that a
-  level is fitted to what a beam search will leave over and not only to what a greedy one does.
-- Shrinkage. An entry is the mean of few vectors, and neighbouring frames of audio are alike, so
-  it holds chance. It is drawn back to the mean of all (James and Stein 1961), as far as
-  cross-validation over stretches of the data finds best.
-- Refinement. All levels are corrected together by what their sum leaves over, as
-  additive quantizers are (Babenko and Lempitsky 2014, "Additive quantization").
+- Beam search. Several candidate codes per vector are kept, as in FAISS's residual quantizer, so
+  that a level is fitted to the residuals of a beam search and not only to those of a greedy search.
+- Shrinkage. An entry is the mean of few vectors, and neighbouring audio frames are correlated, so
+  the entry has a sampling error. It is shrunk towards the mean of all vectors (James and Stein
+  1961), with a strength chosen by cross-validation over contiguous segments of the data.
+- Refinement. All levels are corrected jointly by the residual of their sum, as in additive
+  quantization (Babenko and Lempitsky 2014).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,12 +23,12 @@ from neuralcodec.quantize.lookup import Books, Metric, beam_search, extend_beams
 from neuralcodec.quantize.projection import Projection
 
 PER_ENTRY = 384
-"""Vectors an entry that k-means is given at most."""
+"""Maximum number of vectors per entry that k-means is run on."""
 
-_SAMPLE_FLOATS = 1 << 26  # numbers of the residuals of all beams: 256 MiB
+_SAMPLE_FLOATS = 1 << 26  # elements of the residuals of all beams: 256 MiB
 _FOLDS = 4
-_STRENGTHS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # of shrinkage that validation tries
-_VALIDATED = 16  # vectors an entry that cross-validation looks at
+_STRENGTHS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # shrinkage strengths that are validated
+_VALIDATED = 16  # vectors per entry that cross-validation evaluates
 
 
 Report = Callable[[str, float], None]
@@ -37,13 +36,13 @@ Report = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Progress:
-    """What a fit has done so far.
+    """The progress of a fit after one of its steps.
 
     Attributes:
-        step: steps done, from 1.
-        steps: steps of the fit.
-        stage: "level" for a level fitted, "refine" for a chunk that refinement went through.
-        nmse: squared error over squared length, on the vectors of this step, after it.
+        step: number of completed steps, from 1.
+        steps: total number of steps.
+        stage: "level" after a level was fitted, "refine" after a chunk of a refinement pass.
+        nmse: squared error divided by squared length, over the vectors of this step, after it.
     """
 
     step: int
@@ -54,10 +53,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class _Shrinkage:
-    """How entries of one level are drawn back to the mean of its vectors.
+    """Shrinkage of the entries of one level towards the mean of the level's vectors.
 
-    Entry c, the mean of n vectors, with distance d from the mean of all, has the squared error
-    noise / n by chance. It keeps n d^2 / (n d^2 + strength noise) of its distance.
+    An entry that is the mean of n vectors, at distance d from the mean of all, has the expected
+    squared sampling error noise / n. It keeps n d^2 / (n d^2 + strength noise) of its distance.
     """
 
     mean: Tensor  # [D]
@@ -71,12 +70,12 @@ class _Shrinkage:
 
 
 def _shrink(vectors: Tensor, codebook: Tensor) -> Tensor:
-    """Draw the entries `[V, D]` back to the mean, as cross-validation finds best.
+    """Shrink the entries `[V, D]` towards the mean, with a cross-validated strength.
 
-    Stretches of the vectors are left out in turn, entries are made of the others, and what they
-    leave over of the stretch is compared for each strength. Half the best strength is taken: for
-    the level alone the full one is best, but half of it for the code of all levels, where later
-    levels make up for what an entry overshoots (seen on the latents of Lyra, and on noise).
+    Each contiguous segment of the vectors is held out in turn. For each strength, entries are
+    computed from the other vectors and evaluated by their squared error on the held-out segment.
+    Half the best strength is then used: the full strength is best for a single level, but half of
+    it is better for the sum of all levels, since later levels correct an entry that overshoots.
     """
     size = len(codebook)
     codes, errors = nearest(vectors, codebook)
@@ -99,7 +98,7 @@ def _shrink(vectors: Tensor, codebook: Tensor) -> Tensor:
 
 
 def sample_size(dim: int, sizes: Sequence[int], beam_width: int) -> int:
-    """Give how many vectors of a larger set a fit holds in memory at once."""
+    """Return how many vectors of a larger set a fit holds in memory at once."""
     return max(max(sizes), min(PER_ENTRY * max(sizes), _SAMPLE_FLOATS // (dim * beam_width)))
 
 
@@ -112,18 +111,19 @@ def fit_beams(
     generator: Generator,
     report: Report,
 ) -> Tensor:
-    """Fit a codebook for each level to what the beams of the levels before it leave over.
+    """Fit the codebook of each level to the beam-search residuals of the levels before it.
 
     Args:
-        vectors: `[N, D]` float32, in the order they follow each other in.
+        vectors: `[N, D]` float32, in temporal order: cross-validation holds out contiguous
+            segments.
         sizes: entries of each level, each in 1..N.
-        iterations: of k-means a level.
-        beam_width: codes in the running for each vector.
-        generator: of the random start and of the vectors chosen.
-        report: is told of each level: "level", and the NMSE.
+        iterations: k-means iterations per level.
+        beam_width: number of candidate codes kept per vector.
+        generator: source of the random initialisation and of the random subset of vectors.
+        report: called after each level with "level" and the NMSE.
 
     Returns:
-        `[K, V, D]` float32, V the largest size; zero beyond the size of a level.
+        `[K, V, D]` float32, where V is the largest size; zero beyond the size of a level.
     """
     power = vectors.square().sum()
     residuals = vectors[:, None]  # [N, beams, D]
@@ -149,19 +149,19 @@ def refine(
     beam_width: int,
     report: Report,
 ) -> None:
-    """Correct all levels by what their sum leaves over of each chunk, in place.
+    """Correct all levels by the residual of their sum on each chunk, in place.
 
-    A level after the other takes the mean of what is left over into its entries. The weight of a
-    chunk falls with the number of vectors that an entry has seen, as in mini-batch k-means
-    (Sculley 2010, "Web-scale k-means clustering").
+    The levels are updated in turn: each adds the mean residual of its vectors to its entries. The
+    weight of a chunk decreases with the number of vectors that an entry has seen, as in mini-batch
+    k-means (Sculley 2010, "Web-scale k-means clustering").
 
     Args:
-        codebooks: `[K, V, D]` float32, corrected.
+        codebooks: `[K, V, D]` float32, updated in place.
         sizes: entries of each level.
-        chunks: of vectors `[n, D]` float32.
-        counts: `[K, V]` float32, vectors that each entry has seen, brought up to date.
-        beam_width: of the encoding.
-        report: is told of each chunk: "refine", and the NMSE.
+        chunks: chunks of vectors, `[n, D]` float32.
+        counts: `[K, V]` float32, number of vectors that each entry has seen, updated in place.
+        beam_width: beam width of the encoding.
+        report: called after each chunk with "refine" and the NMSE.
     """
     for vectors in chunks:
         books = Books.of(codebooks, sizes=sizes)
@@ -188,20 +188,20 @@ def fit_projected(
     generator: Generator,
     report: Report,
 ) -> Tensor:
-    """Fit a codebook for each level behind a projection of its own, or of cosine metric.
+    """Fit the codebooks greedily, for levels with projections of their own or the cosine metric.
 
     Args:
         vectors: `[N, D]` float32.
         sizes: entries of each level, each in 1..N.
-        metric: by which the codes of a level are looked up.
-        project_in: of each level; stays as it is.
-        project_out: back from there.
-        iterations: of k-means a level.
-        generator: of the random start.
-        report: is told of each level: "level", and the NMSE.
+        metric: metric with which the codes of a level are looked up.
+        project_in: input projection per level, left unchanged; None for none.
+        project_out: output projection per level, left unchanged; None for none.
+        iterations: k-means iterations per level.
+        generator: source of the random initialisation.
+        report: called after each level with "level" and the NMSE.
 
     Returns:
-        `[K, V, Dc]` float32, V the largest size; zero beyond the size of a level.
+        `[K, V, Dc]` float32, where V is the largest size; zero beyond the size of a level.
     """
     power = vectors.square().sum()
     books, residual = [], vectors

@@ -1,9 +1,9 @@
-"""Gradients through a quantizer: what the encoder is told, and how levels hang together.
+"""Gradient estimators for the quantizer, and the residual chain that applies them.
 
-The nearest entry has no useful derivative in the vector it replaces. An estimator puts one in its
-place. Straight-through (Bengio et al. 2013, arXiv:1308.3432; van den Oord et al. 2017,
-arXiv:1711.00937) and the rotation trick (Fifty et al. 2024, arXiv:2410.06424) leave the value
-alone; noise substitution (Vali and Bäckström 2022, IEEE Access 10) changes it too.
+The nearest entry has no useful derivative with respect to the vector that it replaces, so an
+estimator supplies one. The straight-through estimator (Bengio et al. 2013, arXiv:1308.3432; van den
+Oord et al. 2017, arXiv:1711.00937) and the rotation trick (Fifty et al. 2024, arXiv:2410.06424)
+leave the value unchanged; noise substitution (Vali and Bäckström 2022, IEEE Access 10) changes it.
 """
 
 from collections.abc import Callable
@@ -18,31 +18,32 @@ from neuralcodec.quantize.projection import Projection
 Gradient = Literal["straight_through", "rotation", "noise_substitution"]
 Estimator = Callable[[Tensor, Tensor], Tensor]
 
-_OPPOSITE = 1e-3  # |a + b| of unit vectors below which float32 doesn't give its direction well
-_TINY = 1e-12  # of a squared length, so that its root has a finite gradient at zero
-_SMALL = 1e-6  # a length below this part of the other's counts as zero
+_OPPOSITE = 1e-3  # |a + b| of unit vectors below which its direction is imprecise in float32
+_TINY = 1e-12  # added to a squared length, so that its root has a finite gradient at zero
+_SMALL = 1e-6  # a length below this fraction of the other one counts as zero
 
 
 def straight_through(vectors: Tensor, quantized: Tensor) -> Tensor:
-    """Give the values of `quantized` with the gradient of `vectors`, both `[..., D]`.
+    """Return the values of `quantized` with the gradient of `vectors`, both `[..., D]`.
 
-    The value is exactly `quantized`; the gradient that reaches `vectors` is what arrives, exactly.
+    The straight-through estimator: the value equals `quantized` exactly, and the incoming gradient
+    is passed to `vectors` unchanged.
     """
     return quantized.detach() + (vectors - vectors.detach())
 
 
 def rotation(vectors: Tensor, quantized: Tensor) -> Tensor:
-    """Give the values of `quantized` as if `vectors` had been turned and stretched onto it.
+    """Return the values of `quantized` with the gradient of a rotation and scaling of `vectors`.
 
-    Fifty et al. 2024, section 4: quantized = s R vectors, where R turns the one direction to the
-    other in their plane, s is the ratio of lengths, and both count as constants. So a gradient g
-    arrives as s R^T g: its angle to the vector is its angle to the entry. For two opposite vectors
-    R is the reflection that maps one to the other. Where one of the two is zero, or shorter than a
-    millionth of the other, the gradient goes straight through.
+    Fifty et al. 2024, section 4: quantized = s R vectors, where R rotates the direction of one
+    vector to that of the other in their common plane, s is the ratio of their lengths, and both are
+    treated as constants. An incoming gradient g is passed on as s R^T g, which preserves its angle
+    to the vector. For two opposite vectors R is the reflection that maps one to the other. If one
+    of the two is zero, or shorter than a millionth of the other, the estimator is straight-through.
 
     Args:
         vectors: `[..., D]`, float.
-        quantized: `[..., D]`, same type.
+        quantized: `[..., D]`, of the same type.
 
     Returns:
         `[..., D]`, exactly the values of `quantized`.
@@ -58,7 +59,7 @@ def rotation(vectors: Tensor, quantized: Tensor) -> Tensor:
         reach = middle.norm(dim=-1, keepdim=True)
         middle = torch.where(reach > _OPPOSITE, middle / reach, 0.0)
         stretch = torch.where(defined, quantized_length / length, 1.0)
-    # R = I - 2 m m^T + 2 end start^T, two reflections; never formed as a matrix.
+    # R = I - 2 m m^T + 2 end start^T is the product of two reflections; the matrix is not formed.
     along_middle = (vectors * middle).sum(dim=-1, keepdim=True)
     along_start = (vectors * start).sum(dim=-1, keepdim=True)
     turned = stretch * (vectors - 2 * along_middle * middle + 2 * along_start * end)
@@ -66,23 +67,25 @@ def rotation(vectors: Tensor, quantized: Tensor) -> Tensor:
 
 
 def noise_substitution(vectors: Tensor, quantized: Tensor) -> Tensor:
-    """Give the vectors with noise in the place of their quantization error, as long as it is.
+    """Return the vectors plus noise of the length of their quantization error.
 
     Vali and Bäckström 2022, equation 4: vectors + |vectors - quantized| n / |n|, with n drawn from
-    torch's global random numbers. The length of the error has a gradient, here for the vectors
-    alone; in the paper entries learn from it too, ours learn as they do with any estimator. So what
-    the noise spoils moves vectors towards their entries; and in directions that matter little to
-    what follows they are drawn together, for there they make the error long and gain nothing. The
-    other estimators don't teach that. It is for training alone: what follows never sees the entries
-    themselves, and has to learn them in the end, with the codebooks and all before them kept as
-    they are.
+    torch's global random number generator. The length of the error is differentiated with respect
+    to the vectors only; in the paper the entries receive this gradient too, here they are trained
+    by the codebook update alone. The gradient of |vectors - quantized| pulls latents towards their
+    codewords. In directions to which the loss is insensitive it also contracts the latents, since
+    their spread lengthens the error there without any benefit; the other estimators have no such
+    term.
+
+    Use it in training only. The decoder never sees the codewords themselves, so it has to be
+    fine-tuned on them at the end, with the encoder and the codebooks frozen.
 
     Args:
         vectors: `[..., D]`, float.
-        quantized: `[..., D]`, same type.
+        quantized: `[..., D]`, of the same type.
 
     Returns:
-        `[..., D]`, at the distance of `quantized` from `vectors`.
+        `[..., D]`, as far from `vectors` as `quantized` is.
     """
     noise = functional.normalize(torch.randn_like(vectors), dim=-1)
     error = (vectors - quantized.detach()).square().sum(dim=-1, keepdim=True)
@@ -97,17 +100,17 @@ ESTIMATORS: dict[Gradient, Estimator] = {
 
 
 def exact(gradient: Gradient) -> Gradient:
-    """Give the estimator itself if it leaves values alone, else straight-through in its place."""
+    """Return the estimator if it leaves values unchanged, otherwise "straight_through"."""
     return "straight_through" if gradient == "noise_substitution" else gradient
 
 
 class Chain(NamedTuple):
-    """The levels of a residual quantizer, in float32, with their gradients.
+    """The levels of a residual quantizer, in float32, connected for the gradient.
 
     Attributes:
-        quantized: `[B, T, D]`; each item the sum of the levels it uses.
-        inputs: of each level, `[B, T, Dc]`: what was looked up.
-        entries: of each level, `[B, T, Dc]`: what was found.
+        quantized: `[B, T, D]`, for each item the sum of the levels that it uses.
+        inputs: per level, `[B, T, Dc]`: the vectors that were looked up.
+        entries: per level, `[B, T, Dc]`: the entries that were selected.
     """
 
     quantized: Tensor
@@ -118,10 +121,10 @@ class Chain(NamedTuple):
 def _chain(
     vectors: Tensor, codes: Tensor, codebooks: Tensor, used: Tensor, estimator: Estimator
 ) -> Chain:
-    """Follow codes, each on what the entries before it left over.
+    """Apply codes level by level, each to the residual of the levels before it.
 
-    Entries count as constants in what is left over, so the estimator is asked once, for the sum,
-    and a level's loss moves the vectors only towards its own entry.
+    The entries are constants in the residuals. The estimator is therefore applied once, to the sum,
+    and the commitment loss of a level pulls the vectors only towards the entry of that level.
     """
     total, wanted = torch.zeros_like(vectors), torch.zeros_like(vectors)
     inputs, entries = [], []
@@ -143,10 +146,10 @@ def _projected_chain(
     project_in: Projection,
     project_out: Projection,
 ) -> Chain:
-    """Follow codes with a projection around each level, as DAC has them.
+    """Apply codes level by level with projections around each level, as in DAC.
 
-    The estimator is asked at each level, between the projections; the gradient runs through them,
-    and through what each level left over to the ones before it.
+    The estimator is applied at each level, between the projections. The gradient flows through the
+    projections and, through the residual of each level, to the levels before it.
     """
     residual, quantized = vectors, torch.zeros_like(vectors)
     inputs, entries = [], []
@@ -170,7 +173,7 @@ def chain(
     project_out: Projection | None = None,
     by_level: bool = False,
 ) -> Chain:
-    """Follow codes level by level, with gradients.
+    """Apply codes level by level, with gradients.
 
     Args:
         vectors: `[B, T, D]` float32.
@@ -178,9 +181,12 @@ def chain(
         codebooks: `[>=K, V, Dc]` float32.
         used: `[B, K]`, 1 where an item uses a level, else 0.
         gradient: name of the estimator.
-        project_in: D to Dc, for latents wider than the codebooks.
-        project_out: Dc to D.
-        by_level: whether the projections are around each level, or around all of them.
+        project_in: projection from D to Dc, for latents wider than the codebooks; or None.
+        project_out: projection from Dc to D; or None.
+        by_level: whether the projections are around each level, or around all levels together.
+
+    Returns:
+        Chain: the quantized vectors, and the inputs and entries of each level.
     """
     estimator = ESTIMATORS[gradient]
     if project_in is None or project_out is None:
@@ -192,11 +198,11 @@ def chain(
 
 
 def level_loss(moved: list[Tensor], still: list[Tensor], used: Tensor) -> Tensor:
-    """Mean squared distance of `moved` to `still`, over the levels that items use.
+    """Return the mean squared distance of `moved` to `still`, over the levels that items use.
 
     Args:
-        moved: of each level `[B, T, D]`; gets the gradient.
-        still: of each level `[B, T, D]`; gets none.
+        moved: per level `[B, T, D]`; receives the gradient.
+        still: per level `[B, T, D]`; detached.
         used: `[B, K]`, 1 where an item uses a level, else 0.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Several residual quantizers side by side: of slices of the channels, or of the same latents.
+"""Parallel residual quantizers, of slices of the channels or of the same latents.
 
 >>> import torch
 >>> from neuralcodec.quantize import ResidualVectorQuantizer
@@ -22,7 +22,7 @@ from neuralcodec.quantize.training import draw_levels
 
 
 class _SideBySide(nn.Module, ABC):
-    """Quantizers that each code a part of the latents: what differs is how parts are formed."""
+    """Base of several quantizers in parallel; subclasses define what each part encodes."""
 
     dim: int
 
@@ -42,27 +42,30 @@ class _SideBySide(nn.Module, ABC):
 
     @abstractmethod
     def _part_latents(self, z: Tensor) -> Sequence[Tensor]:
-        """Give what each part codes of latents `[B, D, T]`."""
+        """Return the latents that each part encodes, from `[B, D, T]`."""
 
     @abstractmethod
     def _join_latents(self, parts: Sequence[Tensor]) -> Tensor:
-        """Make latents `[B, D, T]` of those of the first parts."""
+        """Combine the decoded latents of the first parts into `[B, D, T]`."""
 
     @abstractmethod
     def _part_depths(self, num_codebooks: int) -> list[int]:
-        """Give the levels of each part within the first `num_codebooks`; 0 ends the list."""
+        """Return the number of levels per part within the first `num_codebooks`.
+
+        The list ends before the first part without any level.
+        """
 
     @abstractmethod
     def _join_codes(self, parts: Sequence[Tensor]) -> Tensor:
-        """Put codes `[..., k, T]` of the first parts in order."""
+        """Combine the codes `[..., k, T]` of the first parts in the order of the public codes."""
 
     @abstractmethod
     def _part_codes(self, codes: Tensor, depths: Sequence[int]) -> Sequence[Tensor]:
-        """Take codes `[..., k, T]` apart again."""
+        """Split codes `[..., k, T]` by part: the inverse of `_join_codes`."""
 
     @abstractmethod
     def _part_items(self, z: Tensor, depths: Sequence[int]) -> Sequence[Tensor | None]:
-        """Give the levels each item uses of each part, `[B]`; None: the part draws its own."""
+        """Return the levels of each item per part, `[B]`, or None if the part draws them itself."""
 
     def _depths(self, num_codebooks: int | None) -> list[int]:
         count = self.num_codebooks if num_codebooks is None else num_codebooks
@@ -84,7 +87,14 @@ class _SideBySide(nn.Module, ABC):
         refinements: int | None = None,
         seed: int = 0,
     ) -> Self:
-        """Fit each part to its latents of `z [B, D, T]`: see `ResidualVectorQuantizer.fit`."""
+        """Fit each part to its latents of `z [B, D, T]`, independently of the other parts.
+
+        The arguments are those of `ResidualVectorQuantizer.fit`.
+
+        Raises:
+            ValueError: if `z` is not `[B, D, T]`, or as `ResidualVectorQuantizer.fit`; parts before
+                the one that fails keep their new codebooks.
+        """
         for part, latents in zip(self._quantizers, self._latents(z), strict=True):
             part.fit(
                 latents,
@@ -103,17 +113,18 @@ class _SideBySide(nn.Module, ABC):
         beam_width: int = 1,
         backend: str = "auto",
     ) -> Tensor:
-        """Find the codes `[B, K, T]` int64 of latents `[B, D, T]`, part for part.
+        """Return the codes `[B, K, T]` int64 of latents `[B, D, T]`, each part searched separately.
 
         Args:
             z: latents, `[B, D, T]`, float.
-            num_codebooks: codes a frame, a number at which a prefix may end; default all K.
+            num_codebooks: codes per frame, a number at which a prefix may end; default all K.
             beam_width: see `ResidualVectorQuantizer.encode`; each part has its own beam.
-            backend: of the lookup.
+            backend: lookup backend; see `lookup.search`.
 
         Raises:
-            ValueError: as `ResidualVectorQuantizer.encode`.
-            RuntimeError: as there.
+            ValueError: if a prefix may not end at `num_codebooks`, or as
+                `ResidualVectorQuantizer.encode`.
+            RuntimeError: as `ResidualVectorQuantizer.encode`.
         """
         depths = self._depths(num_codebooks)
         parts = zip(self._quantizers, self._latents(z), depths, strict=False)
@@ -125,10 +136,11 @@ class _SideBySide(nn.Module, ABC):
         )
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Give the latents `[B, D, T]` float32 of codes `[B, k, T]` int64, a prefix of all.
+        """Return the latents `[B, D, T]` float32 of codes `[B, k, T]` int64, the first k of all K.
 
         Raises:
-            ValueError: if a prefix may not end at k, or a code is outside its level's entries.
+            ValueError: if codes are not int64 `[B, k, T]`, a prefix may not end at k, or a code is
+                outside the entries of its level.
         """
         if codes.ndim != 3:
             raise ValueError(f"codes must be int64 [B, K, T], got {codes.dtype} {[*codes.shape]}")
@@ -137,9 +149,14 @@ class _SideBySide(nn.Module, ABC):
         return self._join_latents([part.decode(each) for part, each in parts])
 
     def forward(self, z: Tensor, num_codebooks: int | None = None) -> QuantizedResult:
-        """Quantize latents `[B, D, T]`: see `ResidualVectorQuantizer.forward`.
+        """Quantize latents `[B, D, T]`; see `ResidualVectorQuantizer.forward`.
 
-        The losses are means over the levels of all parts that items use.
+        The losses are averaged over the levels of all parts that items use.
+
+        Raises:
+            ValueError: if a prefix may not end at `num_codebooks`, or as
+                `ResidualVectorQuantizer.forward`.
+            RuntimeError: as `ResidualVectorQuantizer.forward`.
         """
         depths = self._depths(num_codebooks)
         items = self._part_items(z, depths)
@@ -161,21 +178,21 @@ class _SideBySide(nn.Module, ABC):
 
     @property
     def usage(self) -> Tensor:
-        """Share of the entries in use, of each codebook, `[K]`."""
+        """Fraction of the entries in use per codebook, `[K]`; see `statistics.usage`."""
         return self._join_codes([part.usage[:, None] for part in self._quantizers]).flatten()
 
     @property
     def entropy(self) -> Tensor:
-        """Entropy of the codes of each codebook in training, `[K]` bits."""
+        """Entropy in bits of the training codes per codebook, `[K]`."""
         return self._join_codes([part.entropy[:, None] for part in self._quantizers]).flatten()
 
     @property
     def perplexity(self) -> Tensor:
-        """How many equally frequent entries would have that entropy, `[K]`."""
+        """Perplexity of the training codes per codebook, `[K]`: 2 to the power of the entropy."""
         return self.entropy.exp2()
 
     def summary(self) -> str:
-        """Put entries, usage, perplexity and entropy of each codebook into a table to print."""
+        """Return a printable table of entries, usage, perplexity and entropy per codebook."""
         return statistics.table(self.codebook_sizes, self.usage, self.entropy)
 
     def __repr__(self) -> str:
@@ -188,22 +205,23 @@ class _SideBySide(nn.Module, ABC):
 
 
 class GroupedResidualVectorQuantizer(_SideBySide):
-    """Cut the channels into G equal slices, each with a quantizer of its own.
+    """Residual quantizer for each of G equal slices of the channels.
 
-    Yang et al. 2023, HiFi-Codec (arXiv:2305.02765). Codes are in the order of levels: level 0 of
-    all groups, then level 1; so whole levels are a prefix, and K counts the codes of all groups.
+    Yang et al. 2023, HiFi-Codec (arXiv:2305.02765). Codes are ordered by level: level 0 of all
+    groups, then level 1, and so on. A prefix therefore consists of whole levels, and K counts the
+    codes of all groups.
 
     Args:
-        parts: the G quantizers, alike in `dim`, `num_codebooks` and quantizer dropout; they share
-            one draw of that dropout.
+        parts: the G quantizers, with equal `dim`, `num_codebooks` and quantizer dropout. One draw
+            of the dropout applies to all of them.
 
     Attributes:
-        dim: D of all slices together.
-        num_codebooks: codes a frame; at most this many, in multiples of G, may be asked for.
+        dim: D, of all slices together.
+        num_codebooks: codes per frame; a prefix may end at any multiple of G.
         codebook_sizes: entries of each codebook, in the order of the codes.
 
     Raises:
-        ValueError: if there are no parts, or they are not alike.
+        ValueError: if there are no parts, or they differ in one of these.
     """
 
     def __init__(self, parts: Sequence[ResidualVectorQuantizer]) -> None:
@@ -242,19 +260,19 @@ class GroupedResidualVectorQuantizer(_SideBySide):
 
 
 class SplitResidualVectorQuantizer(_SideBySide):
-    """Code the same latents with several quantizers, and add up what they give.
+    """Several quantizers of the same latents, whose outputs are summed.
 
-    As Mimi has it (Défossez et al. 2024, Moshi, arXiv:2410.00037, section 3.3): a part for what is
-    said and one for how it sounds, each with shared projections of its own. Codes are in the order
-    of parts; a prefix holds all of the earlier parts.
+    As in Mimi (Défossez et al. 2024, Moshi, arXiv:2410.00037, section 3.3): a semantic and an
+    acoustic part, each with its own shared projections. Codes are ordered by part; a prefix
+    contains all earlier parts completely.
 
     Args:
-        parts: the quantizers, alike in `dim`. Quantizer dropout is for the last one: without all
-            levels of the earlier parts there is no prefix.
+        parts: the quantizers, with equal `dim`. Only the last one may have quantizer dropout, since
+            a prefix contains all levels of the earlier parts.
 
     Attributes:
         dim: D.
-        num_codebooks: codes a frame.
+        num_codebooks: codes per frame; a prefix may end at any level.
         codebook_sizes: entries of each codebook, in the order of the codes.
 
     Raises:

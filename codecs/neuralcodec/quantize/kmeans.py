@@ -1,4 +1,4 @@
-"""K-means: the codebook of least mean squared error over a set of vectors (Lloyd 1982)."""
+"""K-means clustering: a codebook of small mean squared error over a set of vectors (Lloyd 1982)."""
 
 import torch
 from torch import Generator, Tensor
@@ -7,18 +7,18 @@ from torch.nn import functional
 from neuralcodec.quantize.lookup import Books, search
 
 _SEEDING_ROUNDS = 16
-_SEEDING_SAMPLE = 16  # vectors an entry that the seeding looks at
+_SEEDING_SAMPLE = 16  # vectors per entry that the seeding considers
 
 
 def nearest(vectors: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the nearest entry of one codebook, and how near it is.
+    """Return the nearest entry of one codebook for each vector, and its squared distance.
 
     Args:
         vectors: `[N, D]`, float.
         codebook: `[V, D]`, float.
 
     Returns:
-        codes `[N]` int64, of equally near entries the lowest; squared distances `[N]` float32.
+        Codes `[N]` int64, ties broken towards the lowest index; squared distances `[N]` float32.
     """
     found = search(vectors[None], Books.of(codebook[None]), squared_error=True)
     assert found.squared_error is not None  # asked for
@@ -26,15 +26,18 @@ def nearest(vectors: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def count_and_sum(vectors: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Count and add up the vectors of each entry: `[V]` and `[V, D]` float32.
+    """Count and sum the vectors assigned to each entry.
 
-    Vectors are sorted by their codes, and each entry adds up its own: unlike `index_add_` that
-    gives the same bits every time on GPUs, and on CPUs it uses all cores.
+    The vectors are sorted by code and summed per entry. Unlike `index_add_` this is deterministic
+    on GPUs and uses all cores on CPUs.
 
     Args:
         vectors: `[N, D]` float32.
         codes: `[N]` int64 in 0..V-1.
         size: V.
+
+    Returns:
+        Counts `[V]` and sums `[V, D]`, float32; zero for an entry without vectors.
     """
     counts = torch.bincount(codes, minlength=size)
     begins = counts.cumsum(dim=0) - counts
@@ -43,11 +46,11 @@ def count_and_sum(vectors: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Te
 
 
 def _seed(vectors: Tensor, size: int, generator: Generator) -> Tensor:
-    """Choose `size` of the vectors as a start, far ones first.
+    """Choose `size` of the vectors as initial entries by the rounds of k-means||.
 
-    The rounds of k-means|| (Bahmani et al. 2012, arXiv:1203.6402): each draws some vectors with a
-    chance in proportion to their squared distance from what is chosen already. Looks at a random
-    part of a large set.
+    Bahmani et al. 2012 (arXiv:1203.6402): each round samples vectors with probabilities
+    proportional to their squared distance to the entries chosen so far. Only a random subset of a
+    large set is considered.
     """
     order = torch.randperm(len(vectors), generator=generator).to(vectors.device)
     vectors = vectors[order[: size * _SEEDING_SAMPLE]]
@@ -55,7 +58,7 @@ def _seed(vectors: Tensor, size: int, generator: Generator) -> Tensor:
     distance = nearest(vectors, chosen)[1]
     while len(chosen) < size:
         count = min(-(-size // _SEEDING_ROUNDS), size - len(chosen))
-        # Where vectors repeat, fewer than `count` may lie apart from what is chosen.
+        # With duplicate vectors fewer than `count` may have a distance above zero.
         weights = distance.double() + 1e-12 * distance.double().mean() + 1e-30
         place = torch.multinomial(weights.cpu(), count, generator=generator)
         drawn = vectors[place.to(vectors.device)]
@@ -67,14 +70,14 @@ def _seed(vectors: Tensor, size: int, generator: Generator) -> Tensor:
 def kmeans(vectors: Tensor, size: int, *, iterations: int, generator: Generator) -> Tensor:
     """Fit a codebook of `size` entries to `vectors`.
 
-    An entry that no vector is nearest to moves onto the vector that is served worst. The mean
-    squared error never rises from one iteration to the next.
+    An entry without any vector is moved to one of the vectors with the largest squared error. The
+    mean squared error never rises from one iteration to the next.
 
     Args:
         vectors: `[N, D]`, float32.
-        size: entries, 1..N.
-        iterations: of assignment and update, at least 1.
-        generator: of the random start; the same generator state gives the same codebook.
+        size: number of entries, 1..N.
+        iterations: iterations of assignment and update, at least 1.
+        generator: source of the random initialisation; the same state gives the same codebook.
 
     Returns:
         `[size, D]` float32.

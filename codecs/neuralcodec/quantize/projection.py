@@ -1,6 +1,6 @@
-"""Linear maps around the codebooks: the lookup happens in fewer dimensions than the latents have.
+"""Linear projections around the codebooks, so that the lookup takes place in fewer dimensions.
 
-Factorized codes of Yu et al. 2021, ViT-VQGAN (arXiv:2110.04627), as DAC uses them.
+The factorized codes of Yu et al. 2021, ViT-VQGAN (arXiv:2110.04627), as used in DAC.
 """
 
 import torch
@@ -11,16 +11,17 @@ from neuralcodec.quantize.precision import full_precision
 
 
 class Projection(nn.Module):
-    """A linear map for each level, or one for all levels.
+    """Linear maps with bias: one per level, or one for all levels.
 
     Args:
-        levels: L, how many maps.
-        in_dim: width of what comes in.
-        out_dim: width of what goes out.
+        levels: L, number of maps.
+        in_dim: number of input features.
+        out_dim: number of output features.
 
     Attributes:
-        weight: `[L, out_dim, in_dim]`; starts uniform within `in_dim ** -0.5`, as `nn.Linear`.
-        bias: `[L, out_dim]`; starts the same.
+        weight: `[L, out_dim, in_dim]`, initialised uniformly in +-`in_dim ** -0.5` as in
+            `nn.Linear`.
+        bias: `[L, out_dim]`, initialised likewise.
     """
 
     def __init__(self, levels: int, in_dim: int, out_dim: int) -> None:
@@ -36,16 +37,23 @@ class Projection(nn.Module):
             return functional.linear(vectors.float(), weight, bias)
 
     def extra_repr(self) -> str:
-        """Give the sizes, for `print`."""
+        """Return the sizes, for `print`."""
         levels, out_dim, in_dim = self.weight.shape
         return f"levels={levels}, in_dim={in_dim}, out_dim={out_dim}"
 
 
 def decode_tables(codebooks: Tensor, project_out: Projection | None) -> Tensor:
-    """Give what each code adds to the latents: `[K, V, D]` float32 for codebooks `[K, V, Dc]`.
+    """Return the contribution of each code to the latents.
 
-    The bias of a projection that all levels share is in the first level's table, which every code
-    draws from.
+    The bias of a projection that all levels share is part of the first level's table, since every
+    code has a first level.
+
+    Args:
+        codebooks: `[K, V, Dc]`, float.
+        project_out: projection from Dc to D with K maps or one shared map; None if Dc is D.
+
+    Returns:
+        `[K, V, D]` float32.
     """
     books = codebooks.float()
     if project_out is None:

@@ -1,4 +1,4 @@
-"""Residual vector quantizer: each codebook quantizes what the ones before it left over."""
+"""Residual vector quantizer: each codebook quantizes the residual of the codebooks before it."""
 
 from __future__ import annotations
 
@@ -27,46 +27,42 @@ if TYPE_CHECKING:
     )
 
 
-_REFINEMENTS = 3  # of a fit; more gain little
-_REFINING_WIDTH = 2  # of the beam; wider ones take longer and gain little
+_REFINEMENTS = 3  # refinement passes per fit; more of them gain little
+_REFINING_WIDTH = 2  # beam width of refinement; wider beams take longer and gain little
 
 
 class ResidualVectorQuantizer(Codebooks):
-    """Quantize latents with K codebooks of V entries, coarse to fine.
+    """Quantize latents with K codebooks of V entries, from coarse to fine.
 
-    Algorithm 1 of Zeghidour et al. 2021, SoundStream (arXiv:2107.03312). The code is nested: the
-    first k levels of it are the code of the first k codebooks alone.
-
-    The codebooks come from `fit`, from another model (`from_...`), or from training: `forward` in
-    training mode starts them by k-means on the first batches, then lets them learn as `training`
-    says. Under `torch.distributed` all processes share statistics, start and revival, so their
-    codebooks stay equal bit by bit; each must call `forward` equally often. All arithmetic is in
-    float32, also under autocast, which needs the module itself to stay in float32. `torch.compile`
-    leaves `forward` out and compiles what is around it.
+    Algorithm 1 of Zeghidour et al. 2021, SoundStream (arXiv:2107.03312). Greedy codes are nested:
+    their first k levels are the codes of the first k codebooks alone. The codebooks come from
+    `fit`, from another model (`from_...`), or from training: in training mode `forward` initialises
+    them by k-means on the first batches and then updates them according to `training`. Under
+    `torch.distributed` all processes share statistics, initialisation and revival of dead entries,
+    so that their codebooks stay bitwise equal; each process must call `forward` equally often. All
+    arithmetic is in float32, also under autocast; the module itself must stay in float32 to train.
+    `torch.compile` skips `forward`.
 
     Args:
-        dim: D, width of a latent.
+        dim: D, number of channels of the latents.
         num_codebooks: K.
-        codebook_size: V, entries of each codebook; or K numbers, one for each.
-        codebook_dim: Dc, width in which codes are looked up, with learned projections to it and
-            back; None: in the latents themselves.
-        projection: "level": projections around each level, as DAC has them; "shared": one in and
-            one out around all levels, as Moshi has them.
-        metric: nearest in "euclidean" distance or in "cosine" similarity; a level takes the entry
-            off the residual with its own length in either case.
-        frame_rate: latents a second, for the bitrate that `forward` tells.
-        training: how `forward` trains the codebooks.
+        codebook_size: V, entries per codebook; or K numbers, one per codebook.
+        codebook_dim: Dc, dimension of the lookup, between learned projections; None: no
+            projections.
+        projection: "level": projections around each level, as in DAC; "shared": one input and one
+            output projection around all levels, as in Moshi.
+        metric: nearest neighbour by "euclidean" distance or by "cosine" similarity. With both, the
+            unnormalised entry is subtracted from the residual.
+        frame_rate: latents per second, for the bitrate that `forward` returns; None if unknown.
+        training: training options.
 
     Attributes:
-        codebooks: `[K, V, Dc]` float32, a buffer or (gradient codebooks) a parameter. V is the
-            largest size; rows beyond the size of a level are zero and unused.
-        project_in: D to Dc, or None.
-        project_out: Dc to D, or None.
-        histogram: `[K, V]`, how often training named each entry, see `statistics`.
+        codebooks: `[K, V, Dc]` float32, zero beyond the size of a level; see `Codebooks` for this
+            and the other attributes.
 
     Raises:
-        ValueError: if a number is below 1, the sizes are not K, or an option is unknown, or does
-            not go with the projection.
+        ValueError: if a number is below 1, the number of sizes is not K, an option is unknown, or
+            "noise_substitution" is combined with a projection per level.
     """
 
     def _check_latents(self, z: Tensor) -> None:
@@ -90,10 +86,10 @@ class ResidualVectorQuantizer(Codebooks):
         frame_rate: float | None = None,
         training: Training = DEFAULTS,
     ) -> Self:
-        """Make a quantizer from trained codebooks `[K, V, D]`; level k has `sizes[k]` entries.
+        """Return a quantizer with trained codebooks `[K, V, D]`; level k has `sizes[k]` entries.
 
         Raises:
-            ValueError: if the shape or a size is another, or a value is not finite.
+            ValueError: if a shape, a size or the metric is not valid, or a value is not finite.
         """
         given = torch.as_tensor(codebooks, dtype=torch.float32)
         books = Books.of(given, metric=metric, sizes=sizes)
@@ -104,14 +100,14 @@ class ResidualVectorQuantizer(Codebooks):
 
     @classmethod
     def from_encodec(cls, model: nn.Module) -> ResidualVectorQuantizer:
-        """Take over the quantizer of a model of `encodec`: see `convert.from_encodec`."""
+        """Return the quantizer of a model of `encodec`; see `convert.from_encodec`."""
         from neuralcodec.quantize import convert
 
         return convert.from_encodec(model)
 
     @classmethod
     def from_dac(cls, model: nn.Module) -> ResidualVectorQuantizer:
-        """Take over the quantizer of a model of `dac`: see `convert.from_dac`."""
+        """Return the quantizer of a model of `dac`; see `convert.from_dac`."""
         from neuralcodec.quantize import convert
 
         return convert.from_dac(model)
@@ -120,7 +116,7 @@ class ResidualVectorQuantizer(Codebooks):
     def from_vector_quantize_pytorch(
         cls, module: nn.Module
     ) -> ResidualVectorQuantizer | GroupedResidualVectorQuantizer:
-        """Take over a quantizer of that package: see `convert.from_vector_quantize_pytorch`."""
+        """Convert a quantizer of that package; see `convert.from_vector_quantize_pytorch`."""
         from neuralcodec.quantize import convert
 
         return convert.from_vector_quantize_pytorch(module)
@@ -129,7 +125,7 @@ class ResidualVectorQuantizer(Codebooks):
     def from_huggingface(
         cls, model: nn.Module
     ) -> ResidualVectorQuantizer | SplitResidualVectorQuantizer:
-        """Take over the quantizer of a codec of `transformers`: see `convert.from_huggingface`."""
+        """Return the quantizer of a codec of `transformers`; see `convert.from_huggingface`."""
         from neuralcodec.quantize import convert
 
         return convert.from_huggingface(model)
@@ -145,33 +141,33 @@ class ResidualVectorQuantizer(Codebooks):
         seed: int = 0,
         progress: Callable[[Progress], None] | None = None,
     ) -> Self:
-        """Fit the codebooks to latents, level by level, to what is left over: see `fitting`.
+        """Fit the codebooks to latents, each to the residual of those before; see `fitting`.
 
-        Deterministic: the same latents and settings give the same codebooks. Without `refinements`
-        the first k of them don't depend on K. Projections stay as they are.
+        The result is deterministic: the same latents and settings give the same codebooks. Without
+        `refinements` the first k codebooks do not depend on K. Projections are left unchanged.
 
-        Memory doesn't grow with the latents: of a large set k-means is given a sample, of
-        `fitting.sample_size` vectors, and the rest goes by in chunks. Give an iterable of tensors
-        where the latents don't fit in memory.
+        Memory does not grow with the latents: k-means runs on a sample of `fitting.sample_size`
+        vectors and the rest is processed in chunks. Pass an iterable if the latents exceed the
+        memory.
 
         Args:
-            z: latents, `[B, D, T]`, float; or an iterable of such tensors, in which frames that
-                follow each other lie side by side.
-            iterations: of k-means a level, at least 1.
-            beam_width: codes of each latent in the running while later levels are fitted, at
-                least 1. Not for projections "level" nor for cosine, which are fitted greedily.
-            refinements: times to go through all latents again (of an iterator, which can't be read
-                twice: through the sample) and correct all levels together; default 3. With
-                projections "level" and with cosine metric only 0, which is the default there.
-            seed: of the random start and the sample.
-            progress: is called after each level and each chunk of a refinement.
+            z: latents, `[B, D, T]`, float, frames in temporal order; or an iterable of such
+                tensors.
+            iterations: k-means iterations per level, at least 1.
+            beam_width: number of candidate codes kept per latent, at least 1. It is not used with
+                projections "level" or the cosine metric, which are fitted greedily.
+            refinements: passes over all latents that correct all levels jointly, default 3; over
+                the sample if `z` is an iterator, which cannot be read twice. With projections
+                "level" or the cosine metric the default is 0, the only value allowed.
+            seed: seed of the random initialisation and of the sample.
+            progress: called after each level and after each chunk of a refinement pass.
 
         Returns:
             The quantizer itself.
 
         Raises:
             ValueError: if D differs from `dim`, a value is not finite, there are fewer than V
-                latents, or a setting is out of range; then nothing has changed.
+                latents, or a setting is out of range. The quantizer is then unchanged.
         """
         if refinements is None:
             refinements = 0 if self._fitted_greedily else _REFINEMENTS
@@ -260,35 +256,33 @@ class ResidualVectorQuantizer(Codebooks):
         prefix_lengths: Sequence[int] | None = None,
         backend: str = "auto",
     ) -> Tensor | list[Tensor]:
-        """Find the code of each latent: greedily, level by level, or with a beam.
+        """Return the codes of latents, found greedily level by level or with a beam search.
 
-        A beam keeps the `beam_width` best codes at each level and ends with a smaller error. It
-        minimizes the squared Euclidean distance between what the codes add up to and the vector
-        they stand for, whatever the `metric` of the greedy search: in the latents, or with
-        "shared" projections between them.
+        A beam search keeps the `beam_width` best codes at each level and ends with a smaller error.
+        Whatever the `metric`, it minimises the squared Euclidean distance between vector and sum of
+        entries: in the latent space or, with "shared" projections, between the projections.
 
-        Greedy codes are nested: the first k levels are the code of k levels. Of a beam's codes
-        they are a valid code too, but not the one that the beam finds for k levels: it gave up
-        early levels for the sake of late ones. With Lyra's 46 codebooks and a beam of 16 the first
-        4 levels have 0.5 % more error than the greedy code, the first 16 levels 8 % less, where
-        the beam's own code of 16 levels has 10 % less (`results/lookup/beam.md`). Ask for
-        `prefix_lengths` where codes will be truncated.
+        Greedy codes are nested: their first k levels are the greedy codes of k levels. The first k
+        levels of a beam-search code are valid too, but can have a larger error than greedy codes,
+        since the search trades early levels for later ones; `prefix_lengths` gives codes for each
+        length.
 
         Args:
             z: latents, `[B, D, T]`, float.
-            num_codebooks: levels to use, 1..K; default all.
-            beam_width: codes kept at each level; 1 is the greedy search.
-            prefix_lengths: numbers of levels, each 1..num_codebooks, to give the best code for.
-            backend: of the lookup, see `lookup.search`.
+            num_codebooks: number of levels to use, 1..K; default all.
+            beam_width: number of codes kept at each level; 1 is the greedy search.
+            prefix_lengths: numbers of levels, each 1..num_codebooks, to return the best codes for.
+            backend: lookup backend; see `lookup.search`.
 
         Returns:
-            codes `[B, K, T]` int64, level k in 0..codebook_sizes[k]-1; of equally near entries the
-            lowest. With `prefix_lengths` a list, codes `[B, k, T]` for each length k. T may be 0.
+            Codes `[B, K, T]` int64, level k in 0..codebook_sizes[k]-1; ties are broken towards the
+            lowest index. With `prefix_lengths` a list of codes `[B, k, T]`, one for each length k.
+            T may be 0.
 
         Raises:
-            ValueError: if `num_codebooks`, a length or the width is out of range, D differs from
-                `dim`, or a value is not finite.
-            RuntimeError: if the quantizer has no codebooks yet, or the backend can't run here.
+            ValueError: if `num_codebooks`, a length, the width or the backend is not allowed, D
+                differs from `dim`, or a value is not finite.
+            RuntimeError: if the quantizer has no codebooks yet, or the backend cannot run here.
         """
         self._check_latents(z)
         depth = self._check_depth(num_codebooks)
@@ -308,7 +302,7 @@ class ResidualVectorQuantizer(Codebooks):
         return codes[0] if prefix_lengths is None else codes
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Sum the entries that the codes name.
+        """Return the latents of codes: the sum of the selected entries.
 
         Args:
             codes: `[B, k, T]` int64 of the first k levels, 1 <= k <= K.
@@ -317,7 +311,7 @@ class ResidualVectorQuantizer(Codebooks):
             `[B, D, T]` float32.
 
         Raises:
-            ValueError: if the shape is another, or a code is outside its level's entries.
+            ValueError: if codes are not int64 `[B, k, T]`, or a code is not below its level's size.
         """
         if codes.ndim != 3 or codes.dtype != torch.int64:
             raise ValueError(f"codes must be int64 [B, K, T], got {codes.dtype} {[*codes.shape]}")
@@ -327,25 +321,24 @@ class ResidualVectorQuantizer(Codebooks):
     def forward(
         self, z: Tensor, num_codebooks: int | None = None, *, item_codebooks: Tensor | None = None
     ) -> QuantizedResult:
-        """Quantize latents, with gradients; in training mode also let the codebooks learn.
+        """Quantize latents with gradients; in training mode also update the codebooks.
 
-        The codes are those of `encode` with the codebooks as they were before the batch. Training
-        draws from torch's global random numbers.
+        The codes are those of `encode` with the codebooks before the update. Training mode uses
+        torch's global random number generator.
 
         Args:
-            z: latents, `[B, D, T]`, float of any width. B and T may be 0.
-            num_codebooks: levels to use, 1..K; default all. The levels after them don't learn.
-            item_codebooks: levels each item uses, int64 `[B]` in 1..num_codebooks; default all of
-                them, or in training as quantizer dropout draws.
+            z: latents, `[B, D, T]`, of any float type. B and T may be 0.
+            num_codebooks: number of levels to use, 1..K; default all. Later levels are not updated.
+            item_codebooks: number of levels each item uses, int64 `[B]` in 1..num_codebooks;
+                default all of them or, in training mode, as drawn by quantizer dropout.
 
         Returns:
-            QuantizedResult: `quantized` has the gradient of `z` that `training` chose, and with
-            "noise_substitution" in training also values of its own. In evaluation mode it is
-            `decode(encode(z))`.
+            QuantizedResult: `quantized` has the gradient that `training` selects and the values of
+            `decode(encode(z))`, except for unused levels and "noise_substitution" in training.
 
         Raises:
             ValueError: if a number of levels is out of range, D differs from `dim`, or a value is
-                not finite; then nothing has changed.
+                not finite; the codebooks are then unchanged. Training also needs a float32 module.
             RuntimeError: if the quantizer has no codebooks yet, in evaluation mode.
         """
         quantize = self._quantize

@@ -1,4 +1,4 @@
-"""What the `forward` of a quantizer gives."""
+"""The result of a quantizer's `forward`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,18 +9,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class QuantizedResult:
-    """Quantized latents, their codes, and what training wants to know.
+    """Quantized latents, their codes, and the losses for training.
 
     Attributes:
-        quantized: `[B, D, T]`, of the type of the input; each item the sum of the levels it uses.
-        codes: `[B, K, T]` int64, of all levels asked for, also those that an item doesn't use.
-        commitment_loss: scalar float32, moves the latents: the mean squared distance of what a
-            level looked up to the entry it found, over the levels that items use.
-        codebook_loss: scalar float32, the same number but it moves the entries; 0 if they are
-            moving averages.
-        bitrate_kbps: `[B]` float32, of the levels each item uses; None if the quantizer has no
-            frame rate.
-        num_codebooks: `[B]` int64, levels each item uses.
+        quantized: `[B, D, T]`, of the input's type; for each item the sum of the levels it uses.
+        codes: `[B, K, T]` int64, of all levels asked for, including those that an item does not
+            use.
+        commitment_loss: scalar float32, trains the encoder: the mean squared distance of the inputs
+            of a level to the selected entries, over the levels that items use.
+        codebook_loss: scalar float32, the same value with the gradient for the entries; 0 if the
+            entries are moving averages.
+        bitrate_kbps: `[B]` float32, kbit/s of the levels that each item uses; None if the quantizer
+            has no frame rate.
+        num_codebooks: `[B]` int64, number of levels that each item uses.
     """
 
     quantized: Tensor
@@ -32,15 +33,15 @@ class QuantizedResult:
 
 
 def bitrate_kbps(levels: Tensor, sizes: Sequence[int], frame_rate: float | None) -> Tensor | None:
-    """Bitrate of the first levels of a code, at log2 of its size for each.
+    """Return the bitrate of the first levels of a code, with log2(size) bits per code.
 
     Args:
         levels: `[B]` int64 in 1..K.
-        sizes: entries of each of K levels.
-        frame_rate: frames a second; None if unknown.
+        sizes: entries of each of the K levels.
+        frame_rate: frames per second; None if unknown.
 
     Returns:
-        `[B]` float32, or None without a frame rate.
+        `[B]` float32 in kbit/s, or None without a frame rate.
 
     >>> bitrate_kbps(torch.tensor([1, 2]), [1024, 1024], 75.0)
     tensor([0.7500, 1.5000])

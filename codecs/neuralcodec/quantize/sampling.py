@@ -1,4 +1,4 @@
-"""A bounded sample of a stream of vectors, so that sets larger than memory can be fitted on."""
+"""Random sampling from a stream of vectors, in order to fit on sets that exceed the memory."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,18 +7,18 @@ from torch import Generator, Tensor
 
 from neuralcodec.quantize.lookup.books import blocks, check_squares
 
-_CHUNK = 1 << 22  # numbers of a chunk
+_CHUNK = 1 << 22  # elements of a chunk
 
 
 def chunks(z: Tensor | Iterable[Tensor], dim: int) -> Iterator[Tensor]:
-    """Cut latents into chunks of vectors `[n, D]` float32, in their order.
+    """Yield latents as chunks of vectors `[n, D]` float32, in their order.
 
     Args:
-        z: `[B, D, T]`, float, or several such tensors.
+        z: `[B, D, T]`, float, or an iterable of such tensors.
         dim: D.
 
     Raises:
-        ValueError: if a shape or type is another, or a value is not finite.
+        ValueError: if a tensor is not float `[B, D, T]`, or a value is not finite.
     """
     rows = max(1, _CHUNK // dim)
     waiting: list[Tensor] = []
@@ -37,16 +37,16 @@ def chunks(z: Tensor | Iterable[Tensor], dim: int) -> Iterator[Tensor]:
 
 
 class Sample:
-    """Vectors drawn from a stream: each has the same chance to be among them, none is twice.
+    """A uniform random sample without replacement from a stream of vectors.
 
-    Every vector draws a random number; those with the largest stay.
+    Every vector is assigned a random key; the vectors with the largest keys are kept.
 
     Args:
-        size: vectors to hold at most.
-        generator: of the draw.
+        size: maximum number of vectors in the sample.
+        generator: source of the random keys.
 
     Attributes:
-        seen: vectors that came by.
+        seen: number of vectors added so far.
     """
 
     def __init__(self, size: int, generator: Generator) -> None:
@@ -57,7 +57,7 @@ class Sample:
         self._count = 0
 
     def add(self, vectors: Tensor) -> None:
-        """Let vectors `[n, D]` of the stream come by."""
+        """Add the next vectors `[n, D]` of the stream."""
         self.seen += len(vectors)
         self._held.append(vectors)
         self._keys.append(torch.rand(len(vectors), generator=self._generator, dtype=torch.float64))
@@ -73,10 +73,10 @@ class Sample:
         self._keys, self._held, self._count = [keys], [held], len(keys)
 
     def vectors(self) -> Tensor:
-        """Give the sample, `[n, D]`, in the order of the stream.
+        """Return the sample, `[n, D]`, in the order of the stream.
 
         Raises:
-            ValueError: if nothing came by.
+            ValueError: if no vector was added.
         """
         if not self.seen:
             raise ValueError("there are no latents to fit on")

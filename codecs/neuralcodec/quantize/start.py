@@ -1,8 +1,9 @@
-"""The k-means start: codebooks from the vectors of the first training batches.
+"""K-means initialisation of the codebooks from the vectors of the first training batches.
 
-A batch rarely holds enough vectors for k-means, so they are collected. Until there are enough the
-codebooks are fitted again each time their number has doubled: something is there to quantize with
-from the first batch on, and the fits before the last cost no more than the last.
+A batch rarely contains enough vectors for k-means, so they are collected over several batches.
+Until there are enough, the codebooks are fitted again whenever the number of vectors has doubled.
+The quantizer is thus usable from the first batch on, and all earlier fits together cost no more
+than the last one.
 """
 
 import torch
@@ -11,13 +12,13 @@ from torch import Tensor
 from neuralcodec.quantize import distributed
 
 ITERATIONS = 10
-"""Of k-means, a level."""
+"""K-means iterations per level."""
 
-_NOISE = 1e-3  # of the spread of the vectors: what repeats are moved by
+_NOISE = 1e-3  # noise on repeated vectors, relative to the spread of all vectors
 
 
 def _draw(vectors: Tensor, count: int) -> Tensor:
-    """Draw at most `count` of the rows at random, none twice."""
+    """Draw at most `count` of the rows at random, without replacement."""
     if len(vectors) <= count:
         return vectors
     return vectors[torch.randperm(len(vectors), device=vectors.device)[:count]]
@@ -27,11 +28,11 @@ class Start:
     """The vectors collected so far, from all processes.
 
     Args:
-        wanted: vectors to collect.
+        wanted: number of vectors to collect.
 
     Attributes:
         vectors: `[N, D]` float32, None before the first batch.
-        fitted: how many vectors the last fit was given; 0: there was none.
+        fitted: number of vectors available to the last fit; 0 if there was none.
     """
 
     def __init__(self, wanted: int) -> None:
@@ -41,11 +42,11 @@ class Start:
 
     @property
     def complete(self) -> bool:
-        """Whether the last fit was given all that was wanted."""
+        """Whether the last fit had all the vectors that were wanted."""
         return self.fitted >= self.wanted
 
     def take(self, vectors: Tensor) -> Tensor | None:
-        """Add vectors `[N, D]` of a batch: gives what to fit on, or None if it isn't time yet."""
+        """Add the vectors `[N, D]` of a batch; return those to fit on, or None if no fit is due."""
         new = distributed.gather_rows(_draw(vectors, self.wanted))
         held = new if self.vectors is None else torch.cat([self.vectors, new])
         self.vectors = held
@@ -56,7 +57,7 @@ class Start:
 
 
 def at_least(vectors: Tensor, count: int) -> Tensor:
-    """Repeat vectors `[N, D]`, N >= 1, with a little noise, until there are `count` of them."""
+    """Repeat vectors `[N, D]`, N >= 1, with a little noise until there are at least `count`."""
     if len(vectors) >= count:
         return vectors
     place = torch.arange(len(vectors), count, device=vectors.device) % len(vectors)

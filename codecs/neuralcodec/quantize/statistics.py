@@ -1,8 +1,7 @@
-"""How well codebooks are used: a collapse shows here first.
+"""Usage statistics of codebooks, which reveal codebook collapse.
 
-A histogram counts how often each entry was named, older batches for less: before a batch of
-training is counted, all counts are multiplied by `decay`. So it looks back over some
-`1 / (1 - decay)` batches.
+A histogram counts how often each entry was selected. In training all counts are multiplied by
+`decay` before a batch is added, so that they cover roughly the last `1 / (1 - decay)` batches.
 """
 
 import math
@@ -11,21 +10,22 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-_FADED = math.exp(-1)  # what is left of a count of one after 1 / (1 - decay) batches
+_FADED = math.exp(-1)  # to which a count of one decays in 1 / (1 - decay) batches
 
 
 def histogram(codes: Iterable[Tensor], sizes: Sequence[int]) -> Tensor:
-    """Count how often codes name each entry.
+    """Return how often codes select each entry.
 
     Args:
-        codes: tensors `[B, K, T]` int64, of any B and T, level k in 0..sizes[k]-1.
+        codes: tensors `[B, K, T]` int64 of any B and T, level k in 0..sizes[k]-1.
         sizes: entries of each level.
 
     Returns:
-        `[K, V]` float32, V the largest size.
+        `[K, V]` float32, where V is the largest size.
 
     Raises:
-        ValueError: if codes have not as many levels as sizes, or name an entry that isn't there.
+        ValueError: if codes do not have as many levels as `sizes`, or a code is not below the size
+            of its level.
 
     >>> histogram([torch.tensor([[[0, 1, 1], [2, 2, 2]]])], [2, 3])
     tensor([[1., 2., 0.],
@@ -44,13 +44,13 @@ def histogram(codes: Iterable[Tensor], sizes: Sequence[int]) -> Tensor:
 
 
 def entropy(histogram: Tensor) -> Tensor:
-    """Entropy of the codes of each level, in bits: what an ideal entropy coder would spend.
+    """Return the entropy of the codes of each level in bits, the mean cost of ideal entropy coding.
 
     Args:
-        histogram: `[K, V]`, not negative.
+        histogram: `[K, V]`, non-negative.
 
     Returns:
-        `[K]`, in 0..log2(V); NaN for a level of which nothing was counted.
+        `[K]`, in 0..log2(V); NaN for a level without any count.
 
     >>> entropy(torch.tensor([[2.0, 2.0, 2.0, 2.0], [5.0, 0.0, 0.0, 0.0]]))
     tensor([2., 0.])
@@ -61,17 +61,17 @@ def entropy(histogram: Tensor) -> Tensor:
 
 
 def usage(histogram: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Share of the entries of each level that are in use.
+    """Return the fraction of the entries of each level that are in use.
 
-    An entry is in use if its decayed count is at least 1/e: one vector within the last
-    `1 / (1 - decay)` batches is enough, a few more vectors count for longer.
+    An entry is in use if its decayed count is at least 1/e. This holds if it was selected at least
+    once within the last `1 / (1 - decay)` batches; further selections count for longer.
 
     Args:
-        histogram: `[K, V]`, not negative.
+        histogram: `[K, V]`, non-negative.
         sizes: entries of each level.
 
     Returns:
-        `[K]`, in 0..1; NaN for a level of which nothing was counted.
+        `[K]`, in 0..1; NaN for a level without any count.
     """
     used = (histogram >= _FADED).sum(dim=1) / torch.tensor(sizes, device=histogram.device)
     return torch.where(histogram.sum(dim=1) > 0, used, torch.nan)

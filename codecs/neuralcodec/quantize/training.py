@@ -1,4 +1,4 @@
-"""How codebooks learn: moving averages of what they code, and a new place for dead entries."""
+"""Codebook training by exponential moving averages, and revival of dead entries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,28 +11,29 @@ from neuralcodec.quantize import distributed
 from neuralcodec.quantize.gradient import Gradient
 from neuralcodec.quantize.kmeans import count_and_sum
 
-_DEAD_SHARE = 0.1  # of the mean count: below it an entry may be dead, however small the batches are
+_DEAD_SHARE = 0.1  # upper limit of the threshold for dead entries, relative to the mean count
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a quantizer trains.
+    """Training options of a quantizer.
 
     Attributes:
-        codebooks: "ema": each entry is a moving average of the vectors it codes, and no optimizer
-            sees it; "gradient": the codebooks are a parameter that `codebook_loss` moves.
-        decay: of the moving averages and of the usage histogram, a batch; 0 <= decay < 1.
-        epsilon: of the Laplace smoothing of counts, above 0.
-        threshold_ema_dead_code: an entry that codes fewer vectors a batch, by moving average,
-            moves onto a random vector of the batch; 0: never. In batches so small that a tenth of
-            the mean count is less than this, that tenth is the threshold, or every entry would be
-            dead.
-        gradient: what the encoder is told, "straight_through", "rotation" or
-            "noise_substitution", see `gradient`; the last not with projections "level".
-        quantizer_dropout: chance that an item of a batch uses a random number of levels, uniform
-            in 1..K, instead of all (Zeghidour et al. 2021, section III-C); 0..1.
-        start_vectors: vectors an entry that are collected from the first batches for a k-means
-            start; 0: the entries start at random and there is no k-means.
+        codebooks: "ema": each entry is an exponential moving average of the vectors assigned to it,
+            outside any optimiser; "gradient": the codebooks are a parameter, trained by
+            `codebook_loss`.
+        decay: decay per batch of the moving averages and of the usage histogram; 0 <= decay < 1.
+        epsilon: constant of the Laplace smoothing of the counts, above 0.
+        threshold_ema_dead_code: an entry whose moving-average count per batch is below this
+            threshold is replaced by a random vector of the batch; 0 disables this. The threshold is
+            limited to a tenth of the mean count, since otherwise every entry would be dead in small
+            batches.
+        gradient: gradient estimator, "straight_through", "rotation" or "noise_substitution"; see
+            `gradient`. The last one is not available with a projection per level.
+        quantizer_dropout: probability, 0..1, that an item of a batch uses a random number of
+            levels, uniform in 1..K, instead of all (Zeghidour et al. 2021, section III-C).
+        start_vectors: vectors per entry to collect from the first batches for the k-means
+            initialisation; 0: the entries are initialised at random, without k-means.
 
     Raises:
         ValueError: if a value is outside its range.
@@ -65,7 +66,10 @@ class Training:
 
 
 def draw_levels(batch: int, levels: int, dropout: float, device: torch.device) -> Tensor:
-    """Draw how many levels each item uses, int64 `[B]`: with chance `dropout` any of 1..levels."""
+    """Return the number of levels each item uses, int64 `[B]`.
+
+    It is `levels` or, with probability `dropout`, uniform in 1..levels.
+    """
     used = torch.full((batch,), levels, device=device)
     if dropout == 0:
         return used
@@ -74,10 +78,10 @@ def draw_levels(batch: int, levels: int, dropout: float, device: torch.device) -
 
 
 def check_levels(given: Tensor, batch: int, levels: int) -> Tensor:
-    """Check numbers of levels for the items of a batch.
+    """Return `given`, the number of levels of each item of a batch, after checking it.
 
     Raises:
-        ValueError: unless they are int64 `[B]` in 1..levels.
+        ValueError: if it is not int64 `[B]` in 1..levels.
     """
     if given.shape != (batch,) or given.dtype != torch.int64:
         raise ValueError(
@@ -90,15 +94,16 @@ def check_levels(given: Tensor, batch: int, levels: int) -> Tensor:
 
 @dataclass(frozen=True)
 class State:
-    """The tensors of a quantizer that training writes to, in place.
+    """The tensors of a quantizer that training updates in place.
 
     Attributes:
         codebooks: `[K, V, D]`.
-        counts: `[K, V]`, moving average of how many vectors of a batch an entry codes; zero for a
-            level that saw none yet.
-        sums: `[K, V, D]`, moving average of their sum; None if a gradient moves the codebooks.
+        counts: `[K, V]`, exponential moving average of the number of vectors per batch assigned to
+            each entry; zero for a level that has seen none yet.
+        sums: `[K, V, D]`, exponential moving average of their sum; None if the codebooks are
+            trained by gradient.
         histogram: `[K, V]`, see `statistics`.
-        valid: `[K, V]` bool, False beyond the size of a level; only read.
+        valid: `[K, V]` bool, False beyond the size of a level; read only.
     """
 
     codebooks: Tensor
@@ -108,7 +113,7 @@ class State:
     valid: Tensor
 
     def restart(self, codebooks: Tensor) -> None:
-        """Take other codebooks, of which nothing is counted yet."""
+        """Replace the codebooks and reset all statistics to zero."""
         self.codebooks.copy_(codebooks)
         self.counts.zero_()
         self.histogram.zero_()
@@ -117,7 +122,7 @@ class State:
 
 
 def _tally(inputs: Sequence[Tensor], codes: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Count `[K, V]` and add up `[K, V, D]` the vectors of each entry, over all processes."""
+    """Return counts `[K, V]` and sums `[K, V, D]` of the vectors per entry, over all processes."""
     sums = torch.zeros_like(like)
     counts = torch.zeros_like(sums[:, :, 0])
     for k, vectors in enumerate(inputs):
@@ -129,15 +134,15 @@ def _tally(inputs: Sequence[Tensor], codes: Tensor, like: Tensor) -> tuple[Tenso
 
 
 def _smooth(counts: Tensor, size: Tensor, epsilon: float) -> Tensor:
-    """Laplace smoothing of counts `[K, V]`: no entry is left with none, the total stays."""
+    """Apply Laplace smoothing to counts `[K, V]`: all become positive, their total is kept."""
     total = counts.sum(dim=1, keepdim=True)
     return (counts + epsilon) / (total + size * epsilon) * total
 
 
 def _draw_vectors(inputs: Sequence[Tensor], dead: Tensor, codebooks: Tensor) -> Tensor:
-    """Draw a vector of the first process's batch for each dead entry, `[n, D]` in their order.
+    """Draw a vector of rank 0's batch for each dead entry, `[n, D]` in the order of `dead`.
 
-    Where that process has no vectors of a level, its dead entries stay where they are.
+    If that process has no vectors for a level, the dead entries of the level keep their values.
     """
     drawn = []
     for k, wanting in enumerate(dead):
@@ -154,17 +159,18 @@ def _draw_vectors(inputs: Sequence[Tensor], dead: Tensor, codebooks: Tensor) -> 
 
 @torch.no_grad()
 def learn(state: State, options: Training, inputs: Sequence[Tensor], codes: Tensor) -> None:
-    """Let codebooks learn from a batch: moving averages, then a new place for dead entries.
+    """Update codebooks from a batch: moving averages, then replacement of dead entries.
 
-    The moving averages of van den Oord et al. 2017, appendix A.1 (arXiv:1711.00937); they begin as
-    if each entry had coded an equal part of the first batch. All vectors count at every level that
-    was looked up, also where quantizer dropout left the level out of an item's sum. A level that
-    no vector came to, in any process, keeps all its state.
+    The exponential moving averages of van den Oord et al. 2017, appendix A.1 (arXiv:1711.00937).
+    They are initialised as if each entry had been assigned an equal share of the first batch. All
+    vectors count at every level that was looked up, even if quantizer dropout excludes the level
+    from an item's sum. A level without vectors in all processes keeps its state. Codebooks that are
+    trained by gradient only have their statistics updated and their dead entries replaced.
 
     Args:
-        state: written to.
-        options: decay, threshold and the like.
-        inputs: of each level looked up `[B, T, D]` float32.
+        state: updated in place.
+        options: training options.
+        inputs: per level looked up, `[B, T, D]` float32.
         codes: `[B, T, K']` int64 of these levels.
     """
     books, counts, sums, decay = state.codebooks, state.counts, state.sums, options.decay

@@ -1,8 +1,8 @@
-"""From a sweep's grid to jobs: what shares an encode or a fit is done once.
+"""Conversion of a sweep's grid to jobs, in which points share encodes and fits.
 
-A *setup* is a codec in one configuration, all but the codebook count. A *point* is a setup at one
-codebook count; it has a signature. A job scores all points of a setup on one clip, from one encode
-where codes are nested.
+A *setup* is a codec in one configuration, without the number of codebooks. A *point* is a setup
+with a number of codebooks; it has a signature. A job scores all points of a setup on one clip, from
+one encode if the codes are nested.
 """
 
 import hashlib
@@ -27,16 +27,16 @@ DEFAULT_CODEBOOK_SIZE = (1024,)
 
 @dataclass(frozen=True)
 class Fit:
-    """The fitting of one quantizer: for a latent codec in one configuration.
+    """The fit of one quantizer to the latents of a codec in one configuration.
 
     Attributes:
         codec: name of the latent codec.
-        settings: of it, sorted by name.
+        settings: its settings, sorted by name.
         codebook_size: V.
-        num_codebooks: K; the largest that the sweep asks for.
-        seed: of the k-means start.
-        audio: the clips to fit on.
-        audio_digest: hex digits of their content.
+        num_codebooks: K, the largest number that the sweep asks for.
+        seed: seed of the k-means initialisation.
+        audio: clips to fit on.
+        audio_digest: hex digest of their content.
     """
 
     codec: str
@@ -49,23 +49,23 @@ class Fit:
 
     @property
     def signature(self) -> str:
-        """16 hex digits of all that a plan knows of what decides the codebooks, K included.
+        """16 hex digits of everything in a plan that determines the codebooks, K included.
 
-        The codec's weights are not among it: a plan builds no codec.
+        The codec's weights are not included, since a plan does not load codecs.
         """
         return _digest([*_described(self), self.num_codebooks, self.seed, self.audio_digest], 16)
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A codec in one configuration, at several codebook counts.
+    """A codec in one configuration, at several numbers of codebooks.
 
     Attributes:
-        codec: its name, as in the sweep file.
-        settings: of it, sorted by name.
-        codebook_size: V of our quantizer; None for a codec with its own.
-        depths: codebook counts, rising; (None,) for all that the codec has.
-        fit: of our quantizer; None for a codec with its own.
+        codec: name of the codec, as in the sweep file.
+        settings: its settings, sorted by name.
+        codebook_size: V of our quantizer; None for a codec with its own codebooks.
+        depths: numbers of codebooks in ascending order; (None,) for all that the codec has.
+        fit: fit of our quantizer; None for a codec with its own codebooks.
     """
 
     codec: str
@@ -76,7 +76,7 @@ class Setup:
 
 
 class Key(NamedTuple):
-    """What names a row: a point on a clip of this content."""
+    """The key of a row: a point, and a clip with the digest of its content and kind."""
 
     point: str
     clip: str
@@ -88,11 +88,12 @@ class Job:
     """One setup on one clip.
 
     Attributes:
-        setup: what to run.
-        clip: on what.
-        clip_digest: hex digits of its content and kind, so that a change of either scores it anew.
-        base: what all points of the sweep share.
-        points: signature of each point to score, by its codebook count.
+        setup: setup to run.
+        clip: clip to run it on.
+        clip_digest: hex digest of its content and kind; if either changes, the clip is scored
+            again.
+        base: settings that all points of the sweep share.
+        points: the points to score, as pairs of number of codebooks and signature.
     """
 
     setup: Setup
@@ -102,7 +103,7 @@ class Job:
     points: tuple[tuple[int | None, str], ...]
 
     def key(self, point: str) -> "Key":
-        """Name the row of one of the points."""
+        """Return the key of the row of one of the points."""
         return Key(point, self.clip.name, self.clip_digest)
 
 
@@ -112,8 +113,8 @@ class Plan:
 
     Attributes:
         experiment: the sweep file.
-        jobs: of it.
-        labels: of the points, by signature: under which name they are drawn.
+        jobs: its jobs.
+        labels: name under which each point is plotted, by signature.
     """
 
     experiment: Experiment
@@ -122,11 +123,11 @@ class Plan:
 
     @property
     def keys(self) -> list[Key]:
-        """Name every row, in order."""
+        """The keys of all rows, in order."""
         return [job.key(point) for job in self.jobs for _, point in job.points]
 
     def without(self, done: Set[Key]) -> "Plan":
-        """Leave out the rows that are done, and jobs that have none left."""
+        """Return the plan without the rows in `done`, and without jobs that have no other rows."""
         jobs = []
         for job in self.jobs:
             left = tuple(pair for pair in job.points if job.key(pair[1]) not in done)
@@ -227,17 +228,17 @@ def make(
     fit_audio: str | Path | None = None,
     kind: str | None = None,
 ) -> Plan:
-    """Lay out all jobs of a sweep.
+    """Return all jobs of a sweep.
 
     Args:
-        experiment: the checked sweep file.
-        audio: what to score instead of the file's `base.audio`.
-        fit_audio: what to fit on instead of the file's `base.fit_audio`.
-        kind: of the clips whose kind is not known.
+        experiment: the validated sweep file.
+        audio: clips to score, instead of the file's `base.audio`.
+        fit_audio: clips to fit on, instead of the file's `base.fit_audio`.
+        kind: kind of the clips to score whose kind is unknown.
 
     Raises:
-        ValueError: if a codec has no such setting, a size is out of range, a set of audio is empty,
-            a clip is both fitted on and scored, or two tables of a codec have a point in common.
+        ValueError: if a codec has no such setting, a size is out of range, a set of clips is empty,
+            a clip is both fitted on and scored, or two tables of the grid have a point in common.
         FileNotFoundError: if there is no such audio.
     """
     base = experiment.base

@@ -1,7 +1,7 @@
-"""Run a plan: jobs in parallel processes, rows into the store as they are done.
+"""Execution of a plan: jobs in parallel processes, rows into the store as they complete.
 
-Workers come from a `concurrent.futures` executor, so that a cluster's executor can take the place
-of local processes.
+Workers are those of a `concurrent.futures` executor, so that the executor of a cluster can replace
+the local processes.
 """
 
 import multiprocessing
@@ -43,7 +43,7 @@ RESULTS = "results.csv"
 
 
 class WorkerDiedError(ChildProcessError):
-    """A worker process ended without a word: killed, or out of memory."""
+    """Raised if a worker process ended without a result: it was killed, or ran out of memory."""
 
     def __init__(self) -> None:
         super().__init__("a worker process died; out of memory? Finished rows are kept")
@@ -51,13 +51,13 @@ class WorkerDiedError(ChildProcessError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run did.
+    """The outcome of a run.
 
     Attributes:
         results: the table that was written to `results.csv`.
-        new: rows made by this run.
-        kept: rows that were done before.
-        failures: reasons of all failed rows of the plan, with how many rows each cost.
+        new: number of rows computed by this run.
+        kept: number of rows that existed before.
+        failures: number of failed rows of the plan, by reason.
     """
 
     results: pd.DataFrame
@@ -67,7 +67,7 @@ class Outcome:
 
 
 def _start_worker() -> None:
-    """Set up a worker: one thread, so that results don't depend on how many workers there are."""
+    """Initialise a worker with one thread, so that results do not depend on the worker count."""
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
 
@@ -81,11 +81,11 @@ def _start_worker() -> None:
 
 @contextmanager
 def _interrupt_later() -> Iterator[None]:
-    """Hold back Ctrl-C until the end of the context, and start child processes deaf to it.
+    """Defer Ctrl-C to the end of the context, and start child processes with SIGINT blocked.
 
-    A terminal sends it to all processes. The parent alone should hear it, and end the others: a
-    child that is still importing would print a traceback, and so would one whose parent was
-    interrupted in the middle of starting it.
+    A terminal sends SIGINT to all processes of the group. Only the parent should handle it and end
+    the others: a child that is still importing would print a traceback, and so would one whose
+    parent was interrupted while starting it.
     """
     if threading.current_thread() is not threading.main_thread() or os.name != "posix":
         yield  # signals are for the main thread, and Windows has no mask to inherit
@@ -111,10 +111,10 @@ def _start_all(pool: Executor, count: int) -> None:
 
 @contextmanager
 def local_workers(count: int) -> Iterator[Executor]:
-    """Open `count` worker processes; on an error or Ctrl-C they end at once.
+    """Start `count` worker processes, which end at once on an error or Ctrl-C.
 
     Raises:
-        WorkerDiedError: if one ends before its time.
+        WorkerDiedError: if a worker ends prematurely.
     """
     context = multiprocessing.get_context("spawn")  # torch's threads don't survive a fork
     before = set(multiprocessing.active_children())
@@ -133,7 +133,10 @@ def local_workers(count: int) -> Iterator[Executor]:
 
 
 def _commit() -> str:
-    """Give the commit of this program, "-dirty" behind it if files were changed since."""
+    """Return the git commit of this program, with the suffix "-dirty" if files were changed.
+
+    It is "unknown" without git or outside a repository.
+    """
     command = "git describe --always --dirty --abbrev=40".split()
     where = Path(__file__).parent
     try:
@@ -144,7 +147,7 @@ def _commit() -> str:
 
 
 def describe(plan: Plan) -> dict[str, Any]:
-    """Say what a run runs with: the sweep's settings, versions, commit and machine."""
+    """Return the description of a run: settings of the sweep, versions, commit and machine."""
     return {
         "experiment": plan.experiment.model_dump(mode="json"),
         "commit": _commit(),
@@ -156,9 +159,9 @@ def describe(plan: Plan) -> dict[str, Any]:
 
 
 def lacking(plan: Plan) -> dict[Setup, str]:
-    """Find the setups whose codec cannot run here, each with what it lacks and the cure.
+    """Return the setups whose codec cannot run here, each with the reason and the remedy.
 
-    Weights that are not here are downloaded if they can be.
+    Missing weights are downloaded if possible.
     """
     setups = {job.setup: None for job in plan.jobs}
     reasons = {setup: why_unavailable(setup.codec, dict(setup.settings)) for setup in setups}
@@ -166,7 +169,7 @@ def lacking(plan: Plan) -> dict[Setup, str]:
 
 
 def _hopeless(plan: Plan, reasons: Mapping[Setup, str]) -> list[tuple[Key, Row]]:
-    """Make the rows of the jobs whose codec cannot run here."""
+    """Return the failed rows of the jobs whose codec cannot run here."""
     return [
         row
         for job in plan.jobs
@@ -176,7 +179,7 @@ def _hopeless(plan: Plan, reasons: Mapping[Setup, str]) -> list[tuple[Key, Row]]
 
 
 def _execute(plan: Plan, store: Store, workers: Executor, fits: Path, progress: bool) -> int:
-    """Run all jobs, each once its fit is there; give how many rows were made."""
+    """Run all jobs, each after its fit; return the number of rows computed."""
     waiting: dict[Fit, list[Job]] = defaultdict(list)
     tasks: dict[Future[Any], Fit | Job] = {}
     for job in plan.jobs:
@@ -217,10 +220,10 @@ def run(
     progress: bool = False,
     unable: Mapping[Setup, str] | None = None,
 ) -> Outcome:
-    """Run what is left of a plan and write `results.csv`.
+    """Run the remaining rows of a plan and write `results.csv`.
 
-    Rows that `out` holds already are kept and not made again, so the same call continues a run that
-    was stopped in any way.
+    Rows that `out` already contains are kept and not computed again, so that the same call
+    continues a run that was interrupted in any way.
 
     Args:
         plan: from `neuralcodec.sweep.plan.make`.
@@ -231,10 +234,10 @@ def run(
         unable: what `lacking` said of the plan, where it was asked before.
 
     Raises:
-        OSError: if the disk is full, say; rows written before are safe. `StoreError` if it is the
-            record that cannot be written.
-        WorkerDiedError: if a worker process was killed; likewise.
-        KeyboardInterrupt: on Ctrl-C; likewise.
+        OSError: if a file cannot be written, for example because the disk is full; `StoreError` if
+            it is the record. Rows written before are safe.
+        WorkerDiedError: if a worker process was killed; rows written before are safe.
+        KeyboardInterrupt: on Ctrl-C; rows written before are safe.
         ValueError: if `workers` is below 1.
     """
     count = (os.cpu_count() or 1) if workers is None else workers

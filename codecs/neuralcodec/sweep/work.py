@@ -1,4 +1,4 @@
-"""What a worker process does: fit a quantizer, or score one setup on one clip."""
+"""The tasks of a worker process: to fit a quantizer, or to score one setup on one clip."""
 
 import functools
 import json
@@ -30,10 +30,10 @@ T = TypeVar("T")
 COLUMNS = (
     "codec num_codebooks codebook_size frame_rate tokens_per_second bitrate_kbps clip kind seconds"
 ).split()
-"""Columns of a row ahead of its metrics."""
+"""Columns of a row before its metrics."""
 
 LAST_COLUMNS = "encode_rtf decode_rtf status reason settings point".split()
-"""Columns behind the metrics. A real-time factor is seconds of computing per second of audio."""
+"""Columns after the metrics. A real-time factor is computing time divided by duration."""
 
 
 def reason_of(error: BaseException) -> str:
@@ -43,12 +43,12 @@ def reason_of(error: BaseException) -> str:
 
 
 def run_fit(fit: Fit, folder: Path) -> str | None:
-    """Fit a quantizer and leave its codebooks in `folder`, unless they lie there already.
+    """Fit a quantizer and write its codebooks to `folder`, unless they exist there.
 
-    Their file is named after the codec's weights too: where those changed it is fitted again.
+    The file name includes a digest of the codec's weights, so that new weights lead to a new fit.
 
     Returns:
-        None, or why the quantizer cannot be fitted.
+        None, or the reason why the quantizer cannot be fitted.
 
     Raises:
         OSError: if the codebooks cannot be written.
@@ -84,7 +84,7 @@ def _load(setup: Setup, folder: Path) -> Codec:
 
 
 def _asked(job: Job, depth: int | None, point: str) -> Row:
-    """Fill in what is known of a row before anything runs."""
+    """Return the columns of a row that are known before anything runs."""
     settings = dict(job.setup.settings)
     return {
         "codec": job.setup.codec,
@@ -110,7 +110,7 @@ def _measured(tokens: Tokens) -> Row:
 
 
 def _score(job: Job, reference: Tensor, estimate: Tensor) -> tuple[dict[str, float], str]:
-    """Score an estimate; give the reasons for undefined scores that the kind does not explain."""
+    """Return scores, and the reasons for undefined ones except those that follow from the kind."""
     scores = score(
         reference, estimate, job.base.sample_rate, metrics=job.base.metrics, kind=job.clip.kind
     )
@@ -124,7 +124,7 @@ def _score(job: Job, reference: Tensor, estimate: Tensor) -> tuple[dict[str, flo
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A clip after one encode, at the largest depth that is wanted."""
+    """A clip after one encode, at the largest number of codebooks that is needed."""
 
     codec: Codec
     wav: Tensor  # [1, C, T] at the codec's sample rate
@@ -150,7 +150,7 @@ def _timed(codec: Codec, wav: Tensor, depth: int | None) -> tuple[Tokens, float]
 
 
 def _encode(job: Job, folder: Path) -> _Encoded:
-    """Encode once, at the largest depth that is wanted and that the codec has."""
+    """Encode once, at the largest number of codebooks that is needed and that the codec has."""
     codec = _load(job.setup, folder)
     with noted() as notes:  # into the rows: workers have no terminal
         reference = job.clip.read(job.base.sample_rate)
@@ -162,7 +162,7 @@ def _encode(job: Job, folder: Path) -> _Encoded:
 
 
 def _row(job: Job, encoded: _Encoded, depth: int | None) -> Row:
-    """Decode the tokens of a depth and score them. Several channels are mixed down for scoring."""
+    """Decode the tokens at a depth and score them; several channels are mixed down for scoring."""
     tokens, encoding = encoded.at(depth)
     start = time.perf_counter()
     decoded = encoded.codec.decode(tokens)
@@ -183,7 +183,7 @@ def _row(job: Job, encoded: _Encoded, depth: int | None) -> Row:
 
 
 def _attempt(task: Callable[..., T], *arguments: Any) -> T | Row:
-    """Run a part of a job; whatever goes wrong becomes the end of a failed row."""
+    """Run a part of a job; an exception becomes the last columns of a failed row."""
     try:
         return task(*arguments)
     except Exception as error:  # a codec may raise anything; the sweep goes on and says so
@@ -196,20 +196,20 @@ def _complete(job: Job, depth: int | None, point: str, row: Row) -> tuple[Key, R
 
 
 def failed_rows(job: Job, reason: str) -> list[tuple[Key, Row]]:
-    """Make the rows of a job that failed as a whole."""
+    """Return the rows of a job that failed as a whole."""
     failed = {"status": "failed", "reason": reason}
     return [_complete(job, depth, point, failed) for depth, point in job.points]
 
 
 def run_job(job: Job, folder: Path) -> list[tuple[Key, Row]]:
-    """Score all points of a job; whatever goes wrong becomes failed rows with the reason.
+    """Score all points of a job; an exception becomes a failed row with the reason.
 
     Args:
         job: a setup on a clip.
-        folder: where the fitted quantizers lie.
+        folder: folder that contains the fitted quantizers.
 
     Returns:
-        A row for each of the job's points, in order.
+        One row per point of the job, in order.
     """
     with torch.inference_mode():
         encoded = _attempt(_encode, job, folder)

@@ -1,1 +1,1 @@
-"""Our own small codec: model, training, and the checkpoints that come along."""
+"""The tiny codec: a small neural codec with its model, training and shipped checkpoints."""

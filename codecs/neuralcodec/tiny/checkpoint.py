@@ -1,6 +1,6 @@
-"""Files of a tiny codec: a model small enough to ship, a training's state to go on from.
+"""Files of a tiny codec: a compact model for distribution, and the state of a training run.
 
-Both are safetensors; what is no tensor is JSON in their metadata.
+Both are safetensors files, with everything that is not a tensor as JSON in the metadata.
 """
 
 import json
@@ -21,15 +21,15 @@ from neuralcodec.tiny.model import TinyConfig, TinyModel
 _NETWORKS = ("encoder.", "decoder.")
 _STACKED = ("encoder.end", "encoder.direct", "decoder.begin")
 _CODEBOOKS = "codebooks"
-_SCALE = ".scale_of_rows"  # behind the name of a matrix in 8 bits
+_SCALE = ".scale_of_rows"  # suffix of the name of an 8-bit matrix
 
 
 def _open(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read all tensors of a file, or none, and its metadata.
+    """Read the metadata of a file and, unless `tensors` is False, all its tensors.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is no safetensors file with metadata of ours.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a safetensors file with the expected metadata.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
@@ -49,7 +49,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) 
 
 
 def _packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring matrices to 8 bits, with a scale a row, and all else to half precision.
+    """Convert matrices to 8 bits with one scale per row, and other tensors to half precision.
 
     Raises:
         ValueError: if a value does not fit in half precision.
@@ -70,7 +70,7 @@ def _packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Undo `_packed`; float32."""
+    """Invert `_packed`, up to rounding; all tensors become float32."""
     return {
         name: tensor.float() * tensors[name + _SCALE].float()[:, None]
         if tensor.dtype == torch.int8
@@ -87,18 +87,19 @@ def save_model(
     codebooks: Tensor,
     facts: Mapping[str, Any],
 ) -> None:
-    """Write a model: matrices in 8 bits, with a scale a row, all else in half precision.
+    """Write a model: matrices in 8 bits with one scale per row, other tensors in half precision.
 
     Args:
-        path: the file.
-        config: the sizes.
-        weights: of encoder and decoder by name, as `TinyModel.state_dict` has them.
+        path: file to write.
+        config: sizes of the network.
+        weights: weights of encoder and decoder by name, as in `TinyModel.state_dict`; others are
+            ignored.
         codebooks: `[K, V, D]`.
-        facts: how it came about; anything that JSON holds.
+        facts: further metadata about the training, JSON-serialisable.
 
     Raises:
         ValueError: if a value does not fit in half precision.
-        OSError: if the file can't be written.
+        OSError: if the file cannot be written.
     """
     kept = {name: tensor for name, tensor in weights.items() if name.startswith(_NETWORKS)}
     packed = _packed({**kept, _CODEBOOKS: codebooks})
@@ -106,11 +107,11 @@ def save_model(
 
 
 def load_model(path: str | Path) -> tuple[TinyModel, dict[str, Any]]:
-    """Read a model that `save_model` wrote: the model, in evaluation mode, and its facts.
+    """Read a model that `save_model` wrote; return it in evaluation mode, with its metadata.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is none of ours, or its weights are not of its configuration.
+        ValueError: if it is not such a file, or its weights do not match its configuration.
     """
     tensors, facts = _open(Path(path))
     try:
@@ -132,7 +133,7 @@ def load_model(path: str | Path) -> tuple[TinyModel, dict[str, Any]]:
 
 
 def _stacked(name: str, weight: Tensor, count: int) -> Tensor:
-    """Make of a layer that makes or reads a latent one for `count` latents in one."""
+    """Return a weight to or from latents for `count` concatenated latents; others unchanged."""
     if not name.startswith(_STACKED):
         return weight
     if weight.ndim == 1:
@@ -142,14 +143,19 @@ def _stacked(name: str, weight: Tensor, count: int) -> Tensor:
 
 
 def begin_with(model: TinyModel, path: str | Path) -> list[str]:
-    """Take from another model all weights whose name and shape fit; give the names of those left.
+    """Initialise a model with the weights of another one whose name and shape match.
 
-    A model that stacks as many times the latents, and has as many times their width, begins with
-    the other's latents side by side.
+    If the model stacks a multiple of the other's frames per latent, and its latents have as many
+    times the channels, the layers next to the latents become block-diagonal: a latent is then
+    initially the concatenation of latents of the other model. Codebooks are copied if their shapes
+    match.
+
+    Returns:
+        Names of the weights that were not initialised.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no model, or none of its weights fit.
+        ValueError: if it is not a model, or none of its weights match.
     """
     other, _ = load_model(path)
     count = max(model.config.stack // other.config.stack, 1)
@@ -170,7 +176,7 @@ def begin_with(model: TinyModel, path: str | Path) -> list[str]:
 
 
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Name the tensors that an optimizer keeps: parameter number, then what it is."""
+    """Return the state tensors of an optimiser, named by parameter number and key."""
     return {
         f"{index}.{key}": torch.as_tensor(value)
         for index, entries in optimizer.state_dict()["state"].items()
@@ -179,6 +185,7 @@ def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Load the state tensors that `_flatten` returned into an optimiser."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")
@@ -191,17 +198,25 @@ Part = torch.nn.Module | torch.optim.Optimizer | dict[str, Tensor]
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """Read the facts of a file without its tensors; errors as of `load_state`."""
+    """Return the metadata of a file without reading its tensors.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a file of this module.
+    """
     return _open(path, tensors=False)[1]
 
 
 def save_state(path: Path, parts: Mapping[str, Part], facts: Mapping[str, Any]) -> None:
-    """Write the state of a training, whole or not at all.
+    """Write the state of a training run atomically.
 
     Args:
-        path: the file.
-        parts: by name, without dots: modules, optimizers, or tensors by name.
-        facts: what else is to be known; anything that JSON holds.
+        path: file to write.
+        parts: modules, optimisers or dicts of tensors, by a name without dots.
+        facts: further metadata, JSON-serialisable.
+
+    Raises:
+        OSError: if the file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
     for name, part in parts.items():
@@ -214,11 +229,11 @@ def save_state(path: Path, parts: Mapping[str, Part], facts: Mapping[str, Any]) 
 
 
 def load_state(path: Path, parts: Mapping[str, Part]) -> dict[str, Any]:
-    """Bring parts back to what `save_state` wrote, in place; give the facts.
+    """Restore parts to the state that `save_state` wrote, in place; return the metadata.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is of other parts.
+        ValueError: if it contains other parts.
     """
     tensors, facts = _open(path)
     names: Iterable[str] = {name.partition(".")[0] for name in tensors}

@@ -1,6 +1,6 @@
-"""Blocks of the networks: ConvNeXt in one dimension, causal or not, and folding time to channels.
+"""Building blocks of the network: one-dimensional ConvNeXt blocks, and folding of time.
 
-Signals are `[B, T, C]`: what works on channels is then one matrix product.
+Signals are `[B, T, C]`, so that an operation on the channels is a single matrix product.
 """
 
 import torch
@@ -9,12 +9,12 @@ from torch.nn import functional
 
 
 class TimeConv(nn.Module):
-    """A convolution over time for each channel on its own; zeros are outside the signal.
+    """A depthwise convolution over time with zero padding.
 
     Args:
-        channels: of the signal.
-        kernel_size: frames, odd.
-        causal: whether it sees the past alone, or as much of the future.
+        channels: number of channels.
+        kernel_size: kernel in frames, odd.
+        causal: whether the kernel covers only the past, or as much of the future.
     """
 
     def __init__(self, channels: int, kernel_size: int, *, causal: bool) -> None:
@@ -24,22 +24,23 @@ class TimeConv(nn.Module):
         self.conv = nn.Conv1d(channels, channels, kernel_size, groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Filter `x [B, T, C]`; the length stays."""
+        """Filter `x [B, T, C]`; the length is unchanged."""
         out: Tensor = self.conv(functional.pad(x.mT, self._padding)).mT
         return out
 
 
 class Block(nn.Module):
-    """A ConvNeXt block (Liu et al. 2022, arXiv:2201.03545) over time, as Vocos uses it.
+    """A ConvNeXt block (Liu et al. 2022, arXiv:2201.03545) over time, as in Vocos.
 
-    Normalization is over channels, so that a frame depends on no more than the kernel reaches.
+    Normalisation is over the channels of a frame, so that the receptive field is that of the
+    kernel.
 
     Args:
-        channels: of the signal.
-        expansion: width inside over `channels`.
-        kernel_size: frames, odd.
+        channels: number of channels.
+        expansion: ratio of the hidden channels to `channels`.
+        kernel_size: kernel in frames, odd.
         causal: see `TimeConv`.
-        scale: of the branch when training begins.
+        scale: initial scale of the residual branch.
     """
 
     def __init__(
@@ -53,17 +54,17 @@ class Block(nn.Module):
         self.scale = nn.Parameter(torch.full((channels,), scale))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Refine `x [B, T, C]`."""
+        """Apply the block to `x [B, T, C]`; the shape is unchanged."""
         inner = functional.gelu(self.widen(self.norm(self.time(x))))
         out: Tensor = x + self.scale * self.narrow(inner)
         return out
 
 
 def fold_time(x: Tensor, count: int) -> Tensor:
-    """Make one frame of `count` that follow each other: `[B, T, C]` to `[B, T/count, count*C]`."""
+    """Concatenate each `count` consecutive frames: `[B, T, C]` to `[B, T/count, count*C]`."""
     return x.reshape(len(x), -1, count * x.shape[2])
 
 
 def unfold_time(x: Tensor, count: int) -> Tensor:
-    """Undo `fold_time`."""
+    """Invert `fold_time`."""
     return x.reshape(len(x), -1, x.shape[2] // count)

@@ -1,9 +1,9 @@
-"""The network of the tiny codec: spectra to latents, latents to spectra.
+"""The network of the tiny codec: an encoder from spectra to latents, and a decoder back.
 
-Analysis and synthesis work at 100 Hz on complex spectra, compressed as loudness is. Between them
-frames are folded into one twice: before the bulk of the network, the trunk, so that it costs less,
-and behind it, so that there are fewer latents. Blocks and inverse STFT follow Vocos
-(Siuzdak 2023, arXiv:2306.00814), real and imaginary parts in place of magnitude and phase.
+Analysis and synthesis use complex spectra at 100 Hz with power-law compressed magnitudes. Frames
+are folded twice: before the main part of the network, the trunk, to reduce its cost, and after the
+trunk, to reduce the number of latents. Blocks and inverse STFT follow Vocos (Siuzdak 2023,
+arXiv:2306.00814), but with real and imaginary parts instead of magnitude and phase.
 """
 
 import math
@@ -19,10 +19,10 @@ from neuralcodec.tiny.layers import Block, fold_time, unfold_time
 from neuralcodec.tiny.spectra import BINS, HOP, analyse, compress, expand, synthesise
 
 SAMPLE_RATE = 16000
-"""Hz that all tiny codecs work at."""
+"""Sample rate in Hz of all tiny codecs."""
 
 _FINE_RATE = SAMPLE_RATE // HOP
-_LOUD = 1e-5  # power that is added before the logarithm, about that of a 16 bit step
+_LOUD = 1e-5  # power added before the logarithm, about that of one 16-bit quantization step
 
 
 @dataclass(frozen=True)
@@ -30,26 +30,26 @@ class TinyConfig:
     """The sizes of a tiny codec.
 
     Attributes:
-        frame_rate: latents a second, Hz; divides 100.
-        trunk_rate: frames a second of the bulk of the network, Hz; a multiple of `frame_rate` that
-            divides 100. Default `frame_rate`, which is the cheapest; at 100 Hz latents of several
-            frame rates can begin with one trained network.
+        frame_rate: latents per second, Hz; a divisor of 100.
+        trunk_rate: frame rate of the trunk, Hz; a multiple of `frame_rate` that divides 100.
+            Default `frame_rate`, which is the cheapest. With 100 Hz, models of several frame rates
+            can be initialised from one trained network.
         num_codebooks: K.
         codebook_size: V.
-        dim: D, width of a latent.
-        width: channels of the trunk.
-        encoder_depth: blocks of the trunk before the quantizer.
-        decoder_depth: and behind it.
-        fine_width: channels at 100 Hz.
-        fine_encoder_depth: blocks at 100 Hz before the quantizer.
-        fine_decoder_depth: and behind it.
-        expansion: width inside a block over its channels.
-        kernel_size: frames that a block sees, odd.
-        causal: whether latents depend on no audio behind their own frame.
+        dim: D, number of channels of the latents.
+        width: number of channels of the trunk.
+        encoder_depth: number of trunk blocks before the quantizer.
+        decoder_depth: number of trunk blocks after the quantizer.
+        fine_width: number of channels at 100 Hz.
+        fine_encoder_depth: number of blocks at 100 Hz before the quantizer.
+        fine_decoder_depth: number of blocks at 100 Hz after the quantizer.
+        expansion: ratio of the hidden channels of a block to its channels.
+        kernel_size: kernel of a block's convolution in frames, odd.
+        causal: whether the latents are independent of audio after their own frame.
 
     Raises:
-        ValueError: if a rate does not divide 100 or `trunk_rate`, a size is below 1 or the kernel
-            even.
+        ValueError: if a rate does not divide 100 or `trunk_rate`, a size is below 1, or the kernel
+            size is even.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -89,17 +89,17 @@ class TinyConfig:
 
     @property
     def fold(self) -> int:
-        """Frames at 100 Hz that become one latent."""
+        """Number of frames at 100 Hz per latent."""
         return round(_FINE_RATE / self.frame_rate)
 
     @property
     def stack(self) -> int:
-        """Frames of the trunk that become one latent."""
+        """Number of trunk frames per latent."""
         return round(self._trunk_rate / self.frame_rate)
 
     @property
     def trunk_fold(self) -> int:
-        """Frames at 100 Hz that become one of the trunk."""
+        """Number of frames at 100 Hz per trunk frame."""
         return round(_FINE_RATE / self._trunk_rate)
 
     @property
@@ -108,22 +108,22 @@ class TinyConfig:
 
     @property
     def hop_length(self) -> int:
-        """Samples of a latent."""
+        """Number of samples per latent."""
         return HOP * self.fold
 
     @property
     def lead(self) -> int:
-        """Samples that a spectrum begins before its hop: half the overlap, or all if causal."""
+        """Samples by which a spectrum starts before its hop: half the overlap, or all if causal."""
         return HOP if self.causal else HOP // 2
 
     @property
     def encode_context(self) -> int:
-        """Latents on either side that a latent's audio can reach."""
+        """Number of latents on either side whose audio a latent depends on."""
         return self._context(self.encoder_depth, self.fine_encoder_depth)
 
     @property
     def decode_context(self) -> int:
-        """Latents on either side that a latent's audio depends on."""
+        """Number of latents on either side that the audio of a latent depends on."""
         return self._context(self.decoder_depth, self.fine_decoder_depth)
 
     def _context(self, depth: int, fine_depth: int) -> int:
@@ -133,20 +133,20 @@ class TinyConfig:
 
     @property
     def delay(self) -> Fraction:
-        """Algorithmic delay in seconds: from a sample going in to its coming out, at most.
+        """Algorithmic delay in seconds: the longest time between input and output of a sample.
 
-        A causal codec waits for a latent to be full and for the next one, whose first spectrum
-        overlaps its last. Any other waits for all latents that it sees, on both sides.
+        A causal codec waits until a latent is complete, and for the next latent, whose first
+        spectrum overlaps with its last one. A non-causal codec waits for its receptive field.
         """
         ahead = 1 if self.causal else self.encode_context + self.decode_context
         return Fraction(self.hop_length * (1 + ahead), SAMPLE_RATE)
 
 
-_QUIET = 0.3  # of the last layer's usual start: speech, when training begins, and no noise above it
+_QUIET = 0.3  # factor on the last layer's initial weights: the initial output is not above speech
 
 
 def _blocks(config: TinyConfig, channels: int, count: int, *, others: int) -> nn.Sequential:
-    """Make `count` blocks of a chain that has `others` besides; all of it is one residual path."""
+    """Return `count` blocks of a residual chain that contains `others` further blocks."""
     options = (channels, config.expansion, config.kernel_size)
     scale = 1 / (count + others)
     return nn.Sequential(
@@ -155,7 +155,7 @@ def _blocks(config: TinyConfig, channels: int, count: int, *, others: int) -> nn
 
 
 class Encoder(nn.Module):
-    """Audio to latents."""
+    """Map audio to latents."""
 
     def __init__(self, config: TinyConfig) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class Encoder(nn.Module):
         self.direct = nn.Linear(2 * BINS * config.fold, config.dim)
 
     def forward(self, wav: Tensor) -> Tensor:
-        """Turn `wav [B, T]`, T a multiple of the hop length, into `z [B, D, T / hop_length]`."""
+        """Encode `wav [B, T]`, T a multiple of the hop length, to `z [B, D, T / hop_length]`."""
         config = self.config
         spectra = analyse(wav, lead=config.lead)
         power = spectra.real.square() + spectra.imag.square()
@@ -185,7 +185,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to audio."""
+    """Map latents to audio."""
 
     def __init__(self, config: TinyConfig) -> None:
         super().__init__()
@@ -202,9 +202,9 @@ class Decoder(nn.Module):
             self.end.weight.mul_(_QUIET)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Turn `z [B, D, N]` into `wav [B, N * hop_length]`."""
+        """Decode `z [B, D, N]` to `wav [B, N * hop_length]`."""
         config = self.config
-        if config.causal:  # the last spectrum needs one behind it, to overlap with
+        if config.causal:  # the last spectrum needs a following one to overlap with
             z = torch.cat([z, z[..., -1:]], dim=-1)
         x = self.coarse(unfold_time(self.begin(z.mT), config.stack))
         x = unfold_time(self.split(x), config.trunk_fold)
@@ -217,8 +217,8 @@ class TinyModel(nn.Module):
     """Encoder, quantizer and decoder.
 
     Args:
-        config: the sizes.
-        training: how the codebooks learn.
+        config: sizes of the network.
+        training: training options of the quantizer; default those of `Training`.
     """
 
     def __init__(self, config: TinyConfig, training: Training | None = None) -> None:

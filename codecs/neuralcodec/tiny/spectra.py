@@ -1,7 +1,7 @@
-"""Short-time spectra with perfect reconstruction, in the compressed domain that the codec works in.
+"""Short-time spectra with perfect reconstruction, and power-law compression of their magnitudes.
 
-Frames of 20 ms at 100 Hz, a square-root Hann window on both sides: windows that overlap add up to
-one, so what is analysed and synthesised again is what it was.
+Frames of 20 ms at 100 Hz have a square-root Hann window in analysis and synthesis. The squared
+windows of overlapping frames sum to one, so that synthesis inverts analysis.
 """
 
 import math
@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.nn import functional
 
 HOP = 160
-"""Samples from a frame to the next: 10 ms at 16 kHz."""
+"""Hop between frames in samples: 10 ms at 16 kHz."""
 
 WINDOW = 2 * HOP
-"""Samples of a frame."""
+"""Length of a frame in samples."""
 
 BINS = WINDOW // 2 + 1
-"""Frequencies of a frame, 0 to 8 kHz."""
+"""Number of frequency bins of a frame, from 0 to 8 kHz."""
 
-_EXPONENT = 0.3  # magnitudes are compressed by it, about as loudness is
+_EXPONENT = 0.3  # exponent of the magnitude compression, close to that of loudness
 _TINY = 1e-6  # magnitude below which compression is linear, so that its gradient stays finite
 
 
@@ -29,11 +29,11 @@ def _window(like: Tensor) -> Tensor:
 
 
 def analyse(wav: Tensor, *, lead: int) -> Tensor:
-    """Turn audio into spectra.
+    """Return the short-time spectra of audio.
 
     Args:
         wav: `[B, T]`, T a multiple of HOP.
-        lead: samples that a frame begins before its own hop, 0..HOP; it ends HOP - lead behind it.
+        lead: samples by which a frame starts before its hop, 0..HOP; it ends HOP - lead after it.
 
     Returns:
         `[B, T / HOP, BINS]` complex64.
@@ -45,15 +45,15 @@ def analyse(wav: Tensor, *, lead: int) -> Tensor:
 
 
 def synthesise(spectra: Tensor, *, lead: int) -> Tensor:
-    """Turn spectra back into audio, by overlap and add.
+    """Return the audio of short-time spectra, by overlap-add.
 
     Args:
-        spectra: `[B, N, BINS]` complex.
+        spectra: `[B, N, BINS]`, complex.
         lead: as for `analyse`.
 
     Returns:
-        `[B, N * HOP]` float32. Where the first or last frame is alone, its window is divided out;
-        that is bounded only for a lead well inside 0..HOP.
+        `[B, N * HOP]` float32. Where the first or last frame has no overlap, the signal is divided
+        by its squared window, which is bounded away from zero only for a lead well inside 0..HOP.
     """
     window = _window(spectra)
     frames = torch.fft.irfft(spectra, n=WINDOW, norm="ortho") * window
@@ -67,13 +67,13 @@ def synthesise(spectra: Tensor, *, lead: int) -> Tensor:
 
 
 def compress(spectra: Tensor) -> Tensor:
-    """Compress magnitudes by the power 0.3 and keep the phase; complex to complex."""
+    """Raise the magnitudes of complex spectra to the power 0.3, with unchanged phase."""
     magnitude = spectra.abs().clamp(min=_TINY)
     return spectra * magnitude.pow(_EXPONENT - 1)
 
 
 def expand(real: Tensor, imaginary: Tensor) -> Tensor:
-    """Undo `compress` for real and imaginary parts; gives complex64."""
+    """Invert `compress` for real and imaginary parts; return complex64."""
     power = real.square() + imaginary.square()
     gain = power.clamp(min=1e-12).pow((1 / _EXPONENT - 1) / 2)
     return torch.complex(real * gain, imaginary * gain)

@@ -1,7 +1,7 @@
-"""Codebook lookup: which entry is nearest. One contract (`dispatch`), four backends.
+"""Codebook lookup: nearest-neighbour search, with one interface (`dispatch`) and four backends.
 
-`reference` is the definition in float64, `torch` runs on any device, `numba` is the kernel for
-CPUs and `cuda` the one for NVIDIA GPUs.
+`reference` is the definition in float64, `torch` runs on any device, `numba` is the CPU kernel and
+`cuda` the kernel for NVIDIA GPUs.
 """
 
 from neuralcodec.quantize.lookup.books import Books, Found, Metric

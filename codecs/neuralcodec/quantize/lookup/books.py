@@ -1,4 +1,4 @@
-"""What every backend of the lookup takes and gives: prepared codebooks, and what was found."""
+"""Input and output of every lookup backend: prepared codebooks, and the codes found."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,15 +13,16 @@ Metric = Literal["euclidean", "cosine"]
 
 @dataclass(frozen=True, eq=False)
 class Books:
-    """The codebooks of K levels, ready to be searched; make them once where you search often.
+    """The codebooks of K levels, prepared for the search; reuse them for repeated searches.
 
-    Both metrics are one search for the least `bias - x.target`. In Euclidean distance the target
-    is the entry c and the bias |c|^2 / 2, for |x - c|^2 / 2 = |x|^2 / 2 + |c|^2 / 2 - x.c, where
-    |x|^2 is the same for all entries. In cosine similarity the target is c / |c| and the bias 0.
+    Both metrics are one search for the smallest `bias - x.target`. For the Euclidean distance the
+    target is the entry c and the bias |c|^2 / 2, since |x - c|^2 / 2 = |x|^2 / 2 + |c|^2 / 2 - x.c
+    and |x|^2 is the same for all entries. For the cosine similarity the target is c / |c| and the
+    bias 0.
 
     Attributes:
-        entries: `[K, V, D]` float32, what a level takes off the residual.
-        targets: `[K, V, D]` float32, what inner products are taken with.
+        entries: `[K, V, D]` float32, subtracted from the residual.
+        targets: `[K, V, D]` float32, multiplied with the residual.
         bias: `[K, V]` float32; infinite where a level has fewer than V entries.
         sizes: entries of each level, each in 1..V.
         metric: "euclidean" or "cosine".
@@ -44,8 +45,8 @@ class Books:
         """Prepare codebooks `[K, V, D]`, float; level k has the first `sizes[k]` of V entries.
 
         Raises:
-            ValueError: if a shape, a size or the metric is another, or an entry is not finite or
-                its squared length is above the float32 range.
+            ValueError: if a shape, type, size or the metric is not allowed, an entry is not finite,
+                or its squared length is above the float32 range.
         """
         if codebooks.ndim != 3 or 0 in codebooks.shape or not codebooks.is_floating_point():
             raise ValueError(
@@ -72,11 +73,11 @@ class Books:
         return cls(entries, targets, bias, sizes, metric)
 
     def first(self, count: int) -> Self:
-        """Give the books of the first `count` levels."""
+        """Return the books of the first `count` levels."""
         return self._part(slice(count))
 
     def level(self, k: int) -> Self:
-        """Give the books of level k alone."""
+        """Return the books of level k only."""
         return self._part(slice(k, k + 1))
 
     def _part(self, levels: slice) -> Self:
@@ -91,7 +92,7 @@ class Books:
 
 @dataclass(frozen=True)
 class Found:
-    """What a lookup found for vectors `[B, T, D]`.
+    """The result of a lookup for vectors `[B, T, D]`.
 
     Attributes:
         codes: `[B, T, K]` int64 (in memory `[B, K, T]`), level k in 0..sizes[k]-1.
@@ -104,20 +105,20 @@ class Found:
 
 
 def empty_codes(vectors: Tensor, levels: int) -> Tensor:
-    """Make room for the codes `[B, T, K]` int64 of vectors `[B, T, D]`, in memory `[B, K, T]`."""
+    """Allocate the codes `[B, T, K]` int64 of vectors `[B, T, D]`, in memory `[B, K, T]`."""
     batch, length, _ = vectors.shape
     return torch.empty(batch, levels, length, dtype=torch.int64, device=vectors.device).mT
 
 
 def not_finite(what: str) -> ValueError:
-    """Make the error for values that no distance can be computed of."""
+    """Return the error for values that have no finite distance."""
     return ValueError(
         f"{what} hold NaN or infinite values, or their squared length is above the float32 range"
     )
 
 
 def check_squares(squares: Tensor, what: str) -> None:
-    """Check squared lengths: NaN, infinite and too large values all show in them.
+    """Check squared lengths, which reveal NaN, infinite and too large values.
 
     Raises:
         ValueError: if one is not finite.
@@ -127,7 +128,7 @@ def check_squares(squares: Tensor, what: str) -> None:
 
 
 def blocks(vectors: Tensor, rows: int) -> Iterator[tuple[slice, slice]]:
-    """Cut `[B, T, D]` into parts of at most about `rows` vectors: slices of B and of T."""
+    """Yield the slices of B and of T of parts of `[B, T, D]` with at most about `rows` vectors."""
     batch, length, _ = vectors.shape
     step_t = max(1, min(length, rows))
     step_b = max(1, rows // step_t)

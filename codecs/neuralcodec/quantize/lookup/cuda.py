@@ -1,16 +1,16 @@
-"""Codebook lookup on NVIDIA GPUs: all levels in one launch of a kernel written with `numba.cuda`.
+"""Codebook lookup on NVIDIA GPUs: all levels in one launch of a `numba.cuda` kernel.
 
-A lookup is a matrix product of which only the place of the least number in each row is kept, and
-the kernel is tiled as such a product is. A block of `across * down` threads owns `8 * down` vectors
-and goes through a codebook in tiles of `8 * across` entries; a thread has the scores of 8 vectors
-with 8 entries in registers, so that 16 numbers read from shared memory feed 64 multiply-adds. The
-codebook enters shared memory a step (8 dimensions) of a tile at a time, into one of two buffers:
-while one is worked on, the next step is under way from global memory.
+A lookup is a matrix product of which only the argmin of each row is kept, and the kernel is tiled
+like a matrix product. A block of `across * down` threads processes `8 * down` vectors and iterates
+over a codebook in tiles of `8 * across` entries. A thread holds the scores of 8 vectors with 8
+entries in registers, so that 16 elements read from shared memory feed 64 multiply-adds. The
+codebook is copied to shared memory one step (8 dimensions) of a tile at a time, double-buffered:
+while one buffer is used, the next step is loaded from global memory.
 
-A block keeps its vectors from the first level to the last, and so what each level leaves of them:
-in shared memory up to 64 dimensions ("resident"), else in scratch memory that doesn't grow with
-the number of vectors, from where it passes through two more buffers as the codebook does
-("streamed"). There are no atomics: nothing depends on the order in which threads run.
+A block keeps its vectors for all levels, and therefore their residuals: in shared memory up to 64
+dimensions ("resident"), otherwise in scratch memory whose size does not depend on the number of
+vectors, from which they pass through two more buffers like the codebook ("streamed"). There are no
+atomics, so results do not depend on the order in which threads run.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -39,18 +39,18 @@ def _numba_cuda() -> Any:
 
 cuda = _numba_cuda()  # a global, because numba's simulator replaces it while a kernel runs
 
-_SIDE = 8  # vectors, and entries, whose scores a thread holds
+_SIDE = 8  # number of vectors, and of entries, whose scores a thread holds
 _STEP = 8  # dimensions staged at a time
-_RESIDENT = 64  # dimensions that fit into the 48 KiB of shared memory, beside the buffers
+_RESIDENT = 64  # dimensions that fit in the 48 KiB of shared memory, next to the buffers
 _NARROW = 16  # entries of a tile that is two threads wide
-_FEW = 4096  # vectors at which blocks of 64 would leave half of a large GPU without one
-_WORKSPACE = 1 << 25  # numbers held at a time: vectors turned into float32, or scratch
+_FEW = 4096  # number of vectors up to which blocks of 64 would leave half of a large GPU idle
+_WORKSPACE = 1 << 25  # elements held at a time: vectors converted to float32, or scratch
 # Masks an index, to tell the compiler that it isn't negative (it would count from the end).
 _NATURAL = (1 << 62) - 1
 
 
 class Shape(NamedTuple):
-    """What a kernel is compiled for: the threads of a block and where residuals are kept."""
+    """A block of `across` threads over entries by `down` over vectors, residuals shared or not."""
 
     across: int
     down: int
@@ -58,17 +58,17 @@ class Shape(NamedTuple):
 
     @property
     def threads(self) -> int:
-        """Threads of a block."""
+        """Number of threads of a block."""
         return self.across * self.down
 
     @property
     def vectors(self) -> int:
-        """Vectors of a block."""
+        """Number of vectors of a block."""
         return _SIDE * self.down
 
     @property
     def entries(self) -> int:
-        """Entries of a tile."""
+        """Number of entries of a tile."""
         return _SIDE * self.across
 
 
@@ -82,7 +82,7 @@ SHAPES = {
 
 
 def choose(count: int, size: int, dim: int) -> Shape:
-    """Choose the kernel for `count` vectors of `dim` dimensions and codebooks of `size`."""
+    """Return the shape for `count` vectors of `dim` dimensions and codebooks of `size` entries."""
     if size <= _NARROW and dim <= _RESIDENT:
         return SHAPES["narrow"]
     kind = "resident" if dim <= _RESIDENT else "streamed"
@@ -90,12 +90,12 @@ def choose(count: int, size: int, dim: int) -> Shape:
 
 
 def simulated() -> bool:
-    """Tell whether numba runs kernels in Python, on CPU tensors (NUMBA_ENABLE_CUDASIM=1)."""
+    """Return whether numba simulates kernels in Python on CPU tensors (NUMBA_ENABLE_CUDASIM=1)."""
     return bool(cuda.config.ENABLE_CUDASIM)
 
 
 def unavailable() -> str | None:
-    """Say why this backend can't run here; None: it can."""
+    """Return why this backend cannot run here, or None if it can."""
     if cuda is None or importlib.util.find_spec("numba_cuda") is None:
         return "it needs numba-cuda: pip install 'numba-cuda[cu13]'"
     if simulated():
@@ -111,9 +111,10 @@ def _four_in_python(array, at):
 
 @functools.cache
 def _four() -> Callable[..., Any]:
-    """Make `four(array, at)`, which reads four floats that begin at a multiple of 16 bytes.
+    """Return `four(array, at)`, which reads four floats that begin at a multiple of 16 bytes.
 
-    It is one instruction; indices would give four, for the compiler can't prove the alignment.
+    It compiles to one instruction. Indexing would compile to four, since the compiler cannot prove
+    the alignment.
     """
     if simulated():
         return _four_in_python
@@ -138,7 +139,7 @@ def _four() -> Callable[..., Any]:
 
 
 def signature() -> tuple[Any, ...]:
-    """Give the types of a kernel's arguments."""
+    """Return the types of a kernel's arguments."""
     from numba import boolean, float32, int64
 
     return (
@@ -154,24 +155,24 @@ def signature() -> tuple[Any, ...]:
 
 
 def define(shape: Shape) -> Callable[..., None]:
-    """Write the kernel of a shape: a Python function for `numba.cuda` to compile."""
+    """Return the kernel of a shape: a Python function for `numba.cuda` to compile."""
     from numba import float32, int32
 
     across, down, resident = shape
     threads, width, tile_width = shape.threads, shape.vectors, shape.entries
-    # A thread takes entries 4x..4x+3 of either half of a tile, and vectors 4y..4y+3 of either half
-    # of the block's: what a warp reads at once then lies side by side, in different banks.
+    # A thread processes entries 4x..4x+3 of either half of a tile, and vectors 4y..4y+3 of either
+    # half of the block: the elements that a warp reads at once are then in different banks.
     half, tile_half = width // 2, tile_width // 2
-    # A warp is at most 8 threads across: 8 by 4 threads read fewer numbers than 32 by 1.
+    # A warp is at most 8 threads across: 8 by 4 threads read fewer elements than 32 by 1.
     strip = min(across, 8)
-    # Residuals lie dimension by dimension. Shared rows are longer by 4 numbers, so that 8
-    # dimensions of 4 vectors, which a warp brings in or updates at once, are in 32 banks.
+    # Residuals are stored dimension by dimension. Shared rows are padded by 4 elements, so that 8
+    # dimensions of 4 vectors, which a warp loads or updates at once, are in 32 banks.
     pitch = width + 4 if resident else width
-    group = threads // 8  # vectors whose dimensions are brought in or updated at once
+    group = threads // 8  # vectors whose dimensions are loaded or updated at once
     batch = min(width // group, 8)
     book_size, window_size = _STEP * tile_width, _STEP * width
     book_loads, window_loads = book_size // threads, window_size // threads
-    row = across + 1  # of the least scores, one to a thread across: odd, for the banks
+    row = across + 1  # stride of the lowest scores, one per thread across; odd, for the banks
     held_room, row_room = _RESIDENT * pitch, row * width
     book_room, window_room = 2 * book_size, 2 * window_size
     aligned = None if simulated() else 16
@@ -187,7 +188,7 @@ def define(shape: Shape) -> Callable[..., None]:
         chunks = (dim + _STEP - 1) // _STEP
 
         def take(first, rows, held):
-            # What is beyond the last vector or dimension is zero.
+            # Elements beyond the last vector or dimension are zero.
             for v in range(me // 8, width, group):
                 n = first + v
                 known = dim if n < count else 0
@@ -206,7 +207,7 @@ def define(shape: Shape) -> Callable[..., None]:
                     scores[i, j] += a[i] * b[j]
 
         def multiply_step(window, at, book, book_at, scores):
-            for _ in range(0, _STEP, 2):  # by two, for the compiler doesn't unroll this loop
+            for _ in range(0, _STEP, 2):  # by two, since the compiler does not unroll this loop
                 multiply(window, at, book, book_at, scores)
                 multiply(window, at + pitch, book, book_at + tile_width, scores)
                 at += 2 * pitch
@@ -217,13 +218,13 @@ def define(shape: Shape) -> Callable[..., None]:
                 slot = (i // 4 * half + 4 * y + i % 4) * row + x
                 score, place = least[slot], places[slot]
                 for j in range(_SIDE):
-                    if scores[i, j] < score:  # of equal scores the first entry stays
+                    if scores[i, j] < score:  # ties are broken towards the first entry
                         score = scores[i, j]
                         place = tile * tile_width + j // 4 * tile_half + 4 * x + j % 4
                 least[slot], places[slot] = score, place
 
         def settle(least, places):
-            # Among threads places aren't in order, so of equal scores the lowest place wins.
+            # The entries of threads are not in order, so ties need a comparison of the index.
             for v in range(me, width, threads):
                 score, place = least[v * row], places[v * row]
                 for slot in range(v * row + 1, v * row + across):
@@ -232,7 +233,7 @@ def define(shape: Shape) -> Callable[..., None]:
                 places[v * row] = place
 
         def subtract(held, book, places):
-            # Several vectors at a time, so that their entries are under way together.
+            # Several vectors at a time, so that their entries are loaded concurrently.
             code = cuda.local.array(batch, int32)
             taken = cuda.local.array(batch, float32)
             for start in range(0, width, batch * group):
@@ -272,7 +273,7 @@ def define(shape: Shape) -> Callable[..., None]:
             for i in range(book_loads):
                 books[i * threads + me] = table[0, i * threads + me]
             cuda.syncthreads()
-            step = 0  # row of the table that is worked on; its lowest bit names the buffer
+            step = 0  # current row of the table; its lowest bit selects the buffer
             for k in range(levels):
                 if not resident:
                     for i in range(window_loads):
@@ -330,12 +331,11 @@ def _compiled(shape: Shape) -> Any:
 
 
 def _table(books: Books, shape: Shape) -> tuple[Tensor, Tensor]:
-    """Lay codebooks out in the order in which the kernel reads them.
+    """Return codebooks in the order in which the kernel reads them.
 
     Returns:
-        table `[K * tiles * steps, 8 * entries of a tile]`: targets with their sign turned, a step
-        to a row, entries side by side, zeros beyond the last; bias `[K, tiles, entries of a tile]`,
-        infinite beyond the last.
+        Table `[K * tiles * steps, 8 * entries of a tile]`: the negated targets, one step per row,
+        entries contiguous, zero-padded; bias `[K, tiles, entries of a tile]`, padded with infinity.
     """
     levels, size, dim = books.targets.shape
     wide, deep = -size % shape.entries, -dim % _STEP
@@ -354,7 +354,7 @@ def _launch(shape: Shape, grid: int, tensors: list[Tensor], squared_error: bool)
         return
     device = tensors[0].device
     with torch.cuda.device(device), cuda.gpus[device.index], warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numba warns of any grid of fewer than 128 blocks
+        warnings.simplefilter("ignore")  # numba warns about any grid of fewer than 128 blocks
         stream = cuda.external_stream(torch.cuda.current_stream(device).cuda_stream)
         views = [cuda.as_cuda_array(tensor, sync=False) for tensor in tensors]
         _compiled(shape)[grid, shape.threads, stream](*views, squared_error)
@@ -370,7 +370,7 @@ def search(vectors: Tensor, books: Books, *, squared_error: bool = False) -> Fou
     shape = choose(batch * length, size, dim)
     table, bias = _table(books, shape)
     entries = books.entries.contiguous()
-    held = -(-dim // _STEP) * _STEP * shape.vectors  # numbers a block keeps
+    held = -(-dim // _STEP) * _STEP * shape.vectors  # elements that a block keeps
     for b, t in blocks(vectors, max(1, _WORKSPACE // dim)):
         block = vectors[b, t].detach().float()
         check_squares(block.square().sum(dim=2), "vectors")

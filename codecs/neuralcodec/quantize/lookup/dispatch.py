@@ -1,4 +1,4 @@
-"""One search, several backends: the contract they share and the choice among them."""
+"""The interface that all lookup backends share, and the choice of a backend."""
 
 import difflib
 import importlib
@@ -13,7 +13,7 @@ from neuralcodec.quantize.precision import full_precision
 
 BACKENDS = ("reference", "torch", "numba", "cuda")
 
-_KERNELS = {"cpu": "numba", "cuda": "cuda"}  # the backend of ours for a type of device
+_KERNELS = {"cpu": "numba", "cuda": "cuda"}  # the backend with a kernel for a type of device
 
 
 def _module(name: str) -> ModuleType:
@@ -22,7 +22,7 @@ def _module(name: str) -> ModuleType:
 
 
 def backends() -> dict[str, str | None]:
-    """Say of each backend why it can't run here; None: it can.
+    """Return for each backend why it cannot run here, or None if it can.
 
     >>> backends()["reference"] is None
     True
@@ -31,17 +31,17 @@ def backends() -> dict[str, str | None]:
 
 
 def _auto(device: torch.device) -> str:
-    """The fastest backend that runs on a device: a kernel of ours, else torch."""
+    """Return the fastest backend that runs on a device: its kernel if available, else torch."""
     kernel = _KERNELS.get(device.type, "torch")
     return kernel if _module(kernel).unavailable() is None else "torch"
 
 
 def choose(backend: str, device: torch.device) -> ModuleType:
-    """Find the module of a backend, "auto" for the best one on `device`.
+    """Return the module of a backend; "auto" selects the fastest one on `device`.
 
     Raises:
         ValueError: if there is no such backend, or it takes tensors of other devices.
-        RuntimeError: if it can't run here; the message says why.
+        RuntimeError: if it cannot run here; the message gives the reason.
     """
     if backend == "auto":
         return _module(_auto(device))
@@ -59,16 +59,16 @@ def choose(backend: str, device: torch.device) -> ModuleType:
 
 
 def _choose_beams(backend: str, device: torch.device) -> ModuleType:
-    """Find the module whose beams a backend has: its own, or else torch's."""
+    """Return the module with the beam search of a backend: its own, or else torch's."""
     module = choose(backend, device)
     return module if hasattr(module, "beam_search") else _module("torch")
 
 
 def check_vectors(vectors: Tensor, books: Books) -> None:
-    """Check what every backend is given.
+    """Check the vectors that are passed to a backend.
 
     Raises:
-        ValueError: if the vectors are not float `[B, T, D]` with the D and device of the books.
+        ValueError: if they are not float `[B, T, D]` with the D and the device of the books.
     """
     dim = books.entries.shape[2]
     if vectors.ndim != 3 or vectors.shape[2] != dim or not vectors.is_floating_point():
@@ -89,26 +89,26 @@ def search(
     squared_error: bool = False,
     backend: str = "auto",
 ) -> Found:
-    """Encode vectors greedily: at each level the entry nearest to what is left over.
+    """Encode vectors greedily: each level selects the entry nearest to the residual.
 
     Algorithm 1 of Zeghidour et al. 2021, SoundStream (arXiv:2107.03312), for all levels in one
     call. Distances are computed in float32 whatever the type of the vectors (`reference`: in
-    float64). The `[N, V]` distances are never held at once: the workspace doesn't grow with N.
+    float64). The `[N, V]` distances are never held at once, so the workspace does not grow with N.
 
     Args:
-        vectors: `[B, T, D]`, float of any width and any strides; B and T may be 0.
+        vectors: `[B, T, D]`, of any float type and any strides; B and T may be 0.
         books: the codebooks, with their metric.
         squared_error: also return the squared Euclidean distance between each vector and the sum
             of its entries.
         backend: "auto", "reference", "torch" (any device), "numba" (CPU) or "cuda".
 
     Returns:
-        Found: of equally near entries the code is the lowest.
+        Found: the codes, with ties broken towards the lowest index, and what else was asked for.
 
     Raises:
-        ValueError: if a shape, type or device doesn't fit, there is no such backend, or a vector
+        ValueError: if a shape, type or device does not match, there is no such backend, or a vector
             is not finite or has a squared length above the float32 range.
-        RuntimeError: if the backend can't run here.
+        RuntimeError: if the backend cannot run here.
 
     >>> books = Books.of(torch.tensor([[[0.0], [4.0], [4.0]], [[0.0], [1.0], [-1.0]]]))
     >>> search(torch.tensor([[[4.9], [2.8], [0.2]]]), books).codes.tolist()
@@ -130,26 +130,26 @@ def beam_search(
     lengths: Sequence[int],
     backend: str = "auto",
 ) -> list[Tensor]:
-    """Encode vectors with a beam: keep the `width` best codes of k levels, extend each, repeat.
+    """Encode vectors with a beam search: extend the `width` best codes of k levels and prune again.
 
     The search of additive quantizers (Babenko and Lempitsky 2014; Martinez et al. 2014, "Stacked
-    quantizers"), in squared Euclidean distance. Exact once `width` is at least V^(K-1); with
+    quantizers"), in squared Euclidean distance. It is exact once `width` is at least V^(K-1); with
     width 1 it is the greedy search.
 
     Args:
         vectors: `[B, T, D]`, float; B and T may be 0.
-        books: the codebooks, of Euclidean metric.
-        width: codes that are kept at each level, at least 1.
-        lengths: numbers of levels, each 1..K, for each of which the best code is wanted.
-        backend: as for `search`; "cuda" means torch's matrix products on CUDA.
+        books: the codebooks, with the Euclidean metric.
+        width: number of codes kept at each level, at least 1.
+        lengths: numbers of levels, each in 1..K, to return the best codes for.
+        backend: as for `search`; "reference" and "cuda" use torch's beam search.
 
     Returns:
-        For each of `lengths`, codes `[B, T, k]` int64; of equally near codes the one whose parts
-        are lower, first level first, as far as the beam held both.
+        For each of `lengths`, codes `[B, T, k]` int64. Ties are broken towards the lowest code of
+        the first level, then of the second and so on, among the codes that the beam holds.
 
     Raises:
-        ValueError: as `search`; also if the width, a length or the metric is another.
-        RuntimeError: if the backend can't run here.
+        ValueError: as `search`; also if the width, a length or the metric is not allowed.
+        RuntimeError: if the backend cannot run here.
     """
     check_vectors(vectors, books)
     levels = len(books.sizes)
@@ -167,20 +167,21 @@ def beam_search(
 
 @torch.no_grad()
 def extend_beams(residuals: Tensor, books: Books, *, width: int, backend: str = "auto") -> Tensor:
-    """Extend beams by one level and give what they leave over: one step of `beam_search`.
+    """Extend beams by one level and return their residuals: one step of `beam_search`.
 
     Args:
-        residuals: `[N, beams, D]` float32, what each beam of a vector leaves over so far.
-        books: of one level, of Euclidean metric.
-        width: beams to keep, at least 1.
+        residuals: `[N, beams, D]`, float, the residual of each beam of a vector so far.
+        books: codebook of one level, with the Euclidean metric.
+        width: number of beams to keep, at least 1.
         backend: as for `beam_search`.
 
     Returns:
-        `[N, keep, D]` float32, the best first; keep is `width`, or all there are if that is less.
+        `[N, keep, D]` float32, ordered by increasing error; keep is `width`, or the number of
+        extensions if that is smaller.
 
     Raises:
         ValueError: as `beam_search`.
-        RuntimeError: if the backend can't run here.
+        RuntimeError: if the backend cannot run here.
     """
     check_vectors(residuals, books)
     if width < 1 or len(books.sizes) != 1 or books.metric != "euclidean":

@@ -1,15 +1,15 @@
-"""Codebook lookup by the definition, in double precision: what the other backends are held to."""
+"""Codebook lookup by its definition in float64, against which the other backends are tested."""
 
 import torch
 from torch import Tensor
 
 from neuralcodec.quantize.lookup.books import Books, Found, blocks, check_squares, empty_codes
 
-_WORKSPACE = 1 << 22  # numbers held at a time
+_WORKSPACE = 1 << 22  # elements held at a time
 
 
 def unavailable() -> str | None:
-    """Say why this backend can't run here; None: it can."""
+    """Return why this backend cannot run here, or None if it can."""
     return None
 
 

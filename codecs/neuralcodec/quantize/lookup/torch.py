@@ -1,4 +1,4 @@
-"""Codebook lookup by matrix products of torch, a block of vectors at a time: for any device."""
+"""Codebook lookup by torch's matrix products over blocks of vectors, for any device."""
 
 import torch
 from torch import Tensor
@@ -10,17 +10,17 @@ _WORKSPACE_ELSEWHERE = 1 << 24
 
 
 def unavailable() -> str | None:
-    """Say why this backend can't run here; None: it can."""
+    """Return why this backend cannot run here, or None if it can."""
     return None
 
 
 def rows_at_a_time(device: torch.device, width: int) -> int:
-    """How many vectors to take at a time when each needs `width` numbers."""
+    """Return the number of vectors per block if each needs `width` elements of workspace."""
     return max(1, _WORKSPACE.get(device.type, _WORKSPACE_ELSEWHERE) // width)
 
 
 def scores(vectors: Tensor, targets: Tensor, bias: Tensor) -> Tensor:
-    """Give `bias - vectors @ targets.T`, `[N, V]`: the least is the nearest."""
+    """Return `bias - vectors @ targets.T`, `[N, V]`; the lowest score is the nearest entry."""
     return torch.addmm(bias, vectors, targets.T, alpha=-1)
 
 
@@ -45,10 +45,10 @@ def search(vectors: Tensor, books: Books, *, squared_error: bool = False) -> Fou
 
 
 def _extend(residual: Tensor, books: Books, k: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the best extensions of beams `[n, beams, D]` by an entry of level k.
+    """Return the best extensions of beams `[n, beams, D]` by an entry of level k.
 
     Returns:
-        Which beam `[n, keep]`, which entry `[n, keep]`, and the residuals then `[n, keep, D]`.
+        Beam index `[n, keep]`, entry `[n, keep]`, and the new residuals `[n, keep, D]`.
     """
     count, beams, dim = residual.shape
     size = books.sizes[k]
@@ -63,7 +63,7 @@ def _extend(residual: Tensor, books: Books, k: int, width: int) -> tuple[Tensor,
 
 
 def _beam_of_block(block: Tensor, books: Books, width: int, lengths: list[int]) -> list[Tensor]:
-    """Encode vectors `[n, D]` with a beam: codes `[n, k]` for each of `lengths`."""
+    """Return beam-search codes `[n, k]` of vectors `[n, D]` for each of `lengths`."""
     residual = block[:, None]  # [n, beams, D]
     codes = torch.empty(len(block), 1, 0, dtype=torch.int64, device=block.device)
     best = {}
@@ -76,7 +76,7 @@ def _beam_of_block(block: Tensor, books: Books, width: int, lengths: list[int]) 
 
 
 def beam_search(vectors: Tensor, books: Books, width: int, lengths: list[int]) -> list[Tensor]:
-    """Encode vectors with a beam: see `lookup.beam_search`."""
+    """Encode vectors with a beam search; see `lookup.beam_search`."""
     _, size, dim = books.entries.shape
     codes = [empty_codes(vectors, depth) for depth in lengths]
     for b, t in blocks(vectors, rows_at_a_time(vectors.device, width * max(size, dim))):
@@ -88,7 +88,7 @@ def beam_search(vectors: Tensor, books: Books, width: int, lengths: list[int]) -
 
 
 def extend_beams(residuals: Tensor, books: Books, width: int) -> Tensor:
-    """Extend beams by one level: see `lookup.extend_beams`."""
+    """Extend beams by one level; see `lookup.extend_beams`."""
     count, beams, dim = residuals.shape
     keep = min(width, beams * books.sizes[0])
     grown = torch.empty(count, keep, dim, device=residuals.device)

@@ -1,1 +1,1 @@
-"""Training of the tiny codec: data, losses, optimisers, checkpoints."""
+"""Training of the tiny codec: data, losses, optimisers and the training loop."""

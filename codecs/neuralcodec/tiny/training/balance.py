@@ -1,7 +1,8 @@
-"""Losses of different kinds brought to weights that mean what they say.
+"""Balancing of losses of different scales, so that their weights are effective.
 
-Defossez et al. 2022, EnCodec (arXiv:2210.13438), section 3.4: the gradient of each loss towards the
-output is scaled to a norm in proportion to its weight, whatever the loss's own scale is.
+Défossez et al. 2022, EnCodec (arXiv:2210.13438), section 3.4: the gradient of each loss with
+respect to the output is normalised to a norm proportional to its weight, whatever the scale of the
+loss.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,16 +12,18 @@ from torch import Tensor
 
 
 class Balancer:
-    """Weigh losses by the gradient that they send to the output of a network.
+    """Weight losses by the norm of their gradients with respect to a network's output.
 
     Args:
-        weights: of the losses by name, above 0; only what they are to each other counts.
-        decay: of the moving average of the norms.
-        average: averages a tensor over processes that train together, in place; None: there is one.
+        weights: weights of the losses by name, above 0; only their ratios count.
+        decay: decay of the moving average of the gradient norms, per call.
+        average: function that averages a tensor over the training processes, in place; None for a
+            single process.
 
     Attributes:
-        norms: moving average of the gradient norm of each loss, and how much of the average is
-            there, `[losses, 2]` float64: the state to keep for an exact resume.
+        norms: `[losses, 2]` float64: the moving average of the gradient norm of each loss, and the
+            total weight of that average, for its bias correction. It is the state to save for an
+            exact resume.
 
     Raises:
         ValueError: if there is no loss, or a weight is not above 0.
@@ -41,15 +44,18 @@ class Balancer:
         self.norms = torch.zeros(len(weights), 2, dtype=torch.float64)
 
     def gradient(self, losses: Mapping[str, Tensor], output: Tensor) -> Tensor:
-        """Give the gradient towards `output` of the losses together.
+        """Return the weighted sum of the normalised gradients of the losses at `output`.
+
+        A gradient whose norm is not finite does not enter the moving average.
 
         Args:
-            losses: scalars that depend on `output`, by the names of the weights; some may be
-                missing, and the others then share what is left.
-            output: `[B, T]`, what the network gave.
+            losses: scalars that depend on `output`, by the names of the weights. The share of a
+                missing loss is left out; the other losses keep theirs.
+            output: `[B, T]`, output of the network.
 
         Returns:
-            Of the shape of `output`, to call `output.backward` with; its norm is near 1.
+            Of the shape of `output`, the argument for `output.backward`. Its norm per item is about
+            1 at most.
         """
         total = torch.zeros_like(output)
         for place, (name, weight) in enumerate(self.weights.items()):

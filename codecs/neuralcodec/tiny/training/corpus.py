@@ -1,7 +1,7 @@
-"""Recordings to train on: crops of them, drawn anew for each step and the same for each resume.
+"""Training data: random crops of recordings, reproducible from the seed and the step.
 
-A batch is a function of the seed and the step alone, so that a training that was stopped goes on
-with the very batches it would have had.
+A batch is a function of the seed and the step alone, so that a resumed training run sees the
+batches that it would have seen without interruption.
 """
 
 import hashlib
@@ -21,10 +21,10 @@ from neuralcodec.core.names import printable, unknown
 from neuralcodec.data import Clip, clips
 from neuralcodec.tiny.model import SAMPLE_RATE
 
-_RETRIES = 20  # draws of another place where a crop is silent
-_SILENT = 1e-3  # peak of a crop below which it teaches nothing
+_RETRIES = 20  # maximum number of draws to avoid a silent crop
+_SILENT = 1e-3  # peak below which a crop counts as silent
 _DATASET = "torchaudio:"
-_SPEAKER = {  # where the metadata of datasets have the speaker; the others don't tell
+_SPEAKER = {  # index of the speaker in the metadata; other datasets do not provide it
     "LIBRISPEECH": 3,
     "SPEECHCOMMANDS": 3,
     "FluentSpeechCommands": 3,
@@ -34,17 +34,17 @@ _SPEAKER = {  # where the metadata of datasets have the speaker; the others don'
 
 @dataclass(frozen=True)
 class Source:
-    """A set of recordings and its part in the training.
+    """A set of recordings and its share of the training data.
 
     Attributes:
-        audio: what `neuralcodec.data.clips` takes, or "torchaudio:NAME:ROOT" for a dataset of
-            `torchaudio.datasets` that lies in the folder ROOT; NAME is one of LIBRISPEECH,
+        audio: a source that `neuralcodec.data.clips` accepts, or "torchaudio:NAME:ROOT" for a
+            dataset of `torchaudio.datasets` in the folder ROOT; NAME is one of LIBRISPEECH,
             SPEECHCOMMANDS, FluentSpeechCommands and VoxCeleb1Identification.
-        weight: how much of the training it is, to the other sources; 0 or less: by its length.
-        kinds: of the clips that are heard; empty for all.
-        exclude_speakers: who is left out.
-        speaker_level: which folder within a plain folder of audio bears the name of the speaker,
-            1 for the outermost, as of VCTK's wav48 or LibriTTS's subsets; 0: none does.
+        weight: weight among the sources in the draw of crops; 0 or less: its duration in seconds.
+        kinds: kinds of clips to use; empty for all.
+        exclude_speakers: speakers to leave out.
+        speaker_level: for a folder of audio, the level of the sub-folder whose name is the speaker,
+            1 for the outermost, as in VCTK's wav48 or LibriTTS's subsets; 0: none.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -62,14 +62,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to a crop before it is heard.
+    """Augmentation of the crops.
 
     Attributes:
-        peak: range of the peak that it is scaled to, in 0..1; the lower end is drawn as often as
-            the upper, on a logarithmic scale.
-        keep_level: chance that it keeps the level it has.
-        mix: chance that another crop is added to it, 5 to 25 dB below.
-        filter: chance that it goes through a random gentle equalizer.
+        peak: range of the peak that a crop is scaled to, in 0..1; it is drawn uniformly on a
+            logarithmic scale.
+        keep_level: probability that a crop keeps its level, unless its peak exceeds 1.
+        mix: probability that another crop is added, 5 to 25 dB below.
+        filter: probability that a random mild equaliser is applied.
+
+    Raises:
+        ValueError: if the peaks are not in 0 < low <= high <= 1, or a probability is not in 0..1.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -89,7 +92,7 @@ class Augmentation:
 
 
 def _dataset_clips(source: str) -> list[Clip]:
-    """List the recordings of a dataset of torchaudio."""
+    """Return the recordings of a dataset of torchaudio."""
     name, _, root = source.removeprefix(_DATASET).partition(":")
     if name not in _SPEAKER or not root:
         reason = unknown("NAME", name, _SPEAKER) if name not in _SPEAKER else "ROOT is missing"
@@ -98,7 +101,7 @@ def _dataset_clips(source: str) -> list[Clip]:
     found = []
     for index in range(len(dataset)):
         metadata = dataset.get_metadata(index)
-        # The path is relative to what a dataset calls its archive or path, inside the root.
+        # The path is relative to the dataset's `_archive` or `_path`, inside the root.
         folder = getattr(dataset, "_archive", getattr(dataset, "_path", root))
         path = Path(folder, metadata[0])
         speaker = str(metadata[_SPEAKER[name]])
@@ -114,11 +117,12 @@ def _with_speaker(clip: Clip, level: int) -> Clip:
 
 
 def find(source: Source) -> list[Clip]:
-    """List the recordings of a source.
+    """Return the recordings of a source.
 
     Raises:
-        FileNotFoundError: if the source is not there.
-        ValueError: if nothing is left of it, or it is no dataset.
+        FileNotFoundError: if the source does not exist.
+        ValueError: if no recording remains, the dataset is not known, or `speaker_level` is not the
+            level of a folder.
     """
     if source.audio.startswith(_DATASET):
         found = _dataset_clips(source.audio)
@@ -141,10 +145,11 @@ def find(source: Source) -> list[Clip]:
 
 
 def is_held_out(clip: Clip, share: float) -> bool:
-    """Tell whether a clip is for validation: all clips of a speaker are, or none.
+    """Return whether a clip is held out for validation.
 
-    A clip without a speaker is one of its own. The choice depends on the name alone, so that it is
-    the same whatever else is in the set.
+    The result is the same for all clips of a speaker. A clip without a speaker counts as a speaker
+    of its own. The choice depends on the name alone, so that it is the same whatever else the set
+    contains.
     """
     name = clip.speaker or clip.name
     digest = hashlib.sha256(name.encode()).digest()
@@ -152,23 +157,24 @@ def is_held_out(clip: Clip, share: float) -> bool:
 
 
 class Corpus:
-    """Sources as one stream of crops.
+    """Several sources as one stream of random crops.
 
-    Clips are read when they are first drawn and kept in memory as 16 bit samples up to
-    `memory_mib`; what goes beyond is read again.
+    Clips are read when they are first drawn, and kept in memory as 16-bit samples up to
+    `memory_mib` in total; further clips are read each time.
 
     Args:
-        sources: each with at least one clip.
-        seconds: of a crop.
-        augmentation: of the crops.
-        held_out: share of the speakers whose clips are left for validation.
-        memory_mib: of clips in memory.
+        sources: the sources, each with at least one clip.
+        seconds: duration of a crop.
+        augmentation: augmentation of the crops.
+        held_out: fraction of the speakers that are held out for validation.
+        memory_mib: memory for clips, MiB.
 
     Attributes:
-        held_out: the clips for validation, none of whose speakers is in a crop.
-        seconds: of audio to draw from.
+        held_out: the clips for validation; none of their speakers occurs in a crop.
+        seconds: total duration of the clips to draw from.
 
     Raises:
+        FileNotFoundError: if a source does not exist.
         ValueError: if a source is empty, or has no clip as long as a tenth of a crop.
     """
 
@@ -216,7 +222,10 @@ class Corpus:
         return samples
 
     def _crop(self, rng: np.random.Generator) -> np.ndarray:
-        """Draw a crop `[length]` float32 that is not silent; a shorter clip is padded."""
+        """Draw a crop `[length]` float32, zero-padded if the clip is shorter.
+
+        Silent crops are drawn again, up to 20 times.
+        """
         for _ in range(_RETRIES):
             source = int(np.searchsorted(self._shares, rng.random(), side="right"))
             place = int(np.searchsorted(self._chances[source], rng.random(), side="right"))
@@ -247,14 +256,14 @@ class Corpus:
         return crop.astype(np.float32)
 
     def batch(self, size: int, *key: int) -> Tensor:
-        """Draw `size` crops, `[size, length]` float32; the same for the same `key` of numbers."""
+        """Return `size` crops, `[size, length]` float32, determined by the numbers `key`."""
         rng = np.random.default_rng(key)
         crops = [self._changed(self._crop(rng), rng) for _ in range(size)]
         return torch.from_numpy(np.stack(crops))
 
 
 def _equalize(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Change the spectrum gently: a random curve through six points, each within 6 dB."""
+    """Apply a random mild equaliser: a gain curve through six points, each within 6 dB."""
     spectrum = np.fft.rfft(crop)
     place = np.linspace(0, 1, len(spectrum)) ** 0.5
     gain = np.interp(place, np.linspace(0, 1, 6), rng.uniform(-6, 6, 6))

@@ -1,8 +1,8 @@
-"""A discriminator of spectra at several resolutions, for training with an adversary.
+"""Multi-resolution spectral discriminator for adversarial training.
 
-The multi-scale STFT discriminator of EnCodec (Defossez et al. 2022, arXiv:2210.13438, section 3.4)
-in a small form: two-dimensional convolutions over time and frequency of complex spectra, hinge loss
-and feature matching.
+A small variant of the multi-scale STFT discriminator of EnCodec (Défossez et al. 2022,
+arXiv:2210.13438, section 3.4): two-dimensional convolutions over time and frequency of complex
+spectra, hinge loss and feature matching.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
-_SIZES = (256, 512, 1024)  # samples of a window
+_SIZES = (256, 512, 1024)  # window lengths in samples
 
 
 class _OneResolution(nn.Module):
@@ -42,10 +42,10 @@ class _OneResolution(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Tell recordings from what a decoder made.
+    """Distinguish recordings from decoded audio.
 
     Args:
-        channels: of each layer.
+        channels: number of channels of each layer.
     """
 
     def __init__(self, channels: int = 32) -> None:
@@ -53,9 +53,9 @@ class Discriminator(nn.Module):
         self.resolutions = nn.ModuleList(_OneResolution(size, channels) for size in _SIZES)
 
     def forward(self, wav: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
-        """Judge `wav [B, T]`: for each resolution a map of scores, and the features of its layers.
+        """Return per resolution a map of scores of `wav [B, T]` and the features of all layers.
 
-        High scores are for recordings.
+        Scores are high for audio that is classified as a recording.
         """
         return [resolution(wav) for resolution in self.resolutions]
 
@@ -64,7 +64,7 @@ Judgement = Sequence[tuple[Tensor, list[Tensor]]]
 
 
 def discriminator_loss(real: Judgement, made: Judgement) -> Tensor:
-    """Hinge loss of the discriminator, at least 0."""
+    """Return the hinge loss of the discriminator, at least 0."""
     terms = [
         functional.relu(1 - right).mean() + functional.relu(1 + wrong).mean()
         for (right, _), (wrong, _) in zip(real, made, strict=True)
@@ -73,12 +73,12 @@ def discriminator_loss(real: Judgement, made: Judgement) -> Tensor:
 
 
 def adversarial_loss(made: Judgement) -> Tensor:
-    """Hinge loss of the decoder: low where its audio is taken for a recording."""
+    """Return the hinge loss of the decoder, low if its audio is classified as a recording."""
     return torch.stack([functional.relu(1 - score).mean() for score, _ in made]).mean()
 
 
 def feature_loss(real: Judgement, made: Judgement) -> Tensor:
-    """Mean difference of the features, over what those of recordings are on average."""
+    """Return the mean absolute difference of features, relative to those of recordings."""
     terms = [
         (ours - theirs.detach()).abs().mean() / theirs.detach().abs().mean().clamp(min=1e-6)
         for (_, features), (_, others) in zip(real, made, strict=True)

@@ -1,6 +1,8 @@
-"""How far an estimate is from its reference, in ways that have a useful gradient.
+"""Differentiable reconstruction losses.
 
-All take `[B, T]` at 16 kHz and give a scalar, 0 for equal signals or (noise) low without bound.
+All losses take `reference` and `estimate`, `[B, T]` at 16 kHz, and return a scalar. For equal
+signals it is 0 up to a small constant, except for the noise loss, which is negative unless they are
+silent.
 """
 
 import math
@@ -17,19 +19,19 @@ from neuralcodec.tiny.model import SAMPLE_RATE
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-_EXPONENT = 0.3  # of compressed spectra
-_MEL_SCALES = ((256, 32), (512, 64), (1024, 80))  # samples, bands
-_MEL_FLOOR = 1e-4  # of a band's magnitude
+_EXPONENT = 0.3  # exponent of compressed spectra
+_MEL_SCALES = ((256, 32), (512, 64), (1024, 80))  # window in samples, number of bands
+_MEL_FLOOR = 1e-4  # added to the magnitude of a band
 _COMPLEX_WINDOW = 512  # samples
-_NOISE_FLOOR = 1e-6  # of power, so that silence counts little
+_NOISE_FLOOR = 1e-6  # added to powers, so that silence has little influence
 
 _LOUDNESS_WINDOW = 512  # samples: 32 ms, as in P.862.2
 _BARK_BANDS = 42
-_SOUND_PRESSURE = 79.0  # dB SPL that a talker is heard at
-_QUIETEST = 0.005  # RMS of a talker; what is below is not made louder
+_SOUND_PRESSURE = 79.0  # listening level of speech, dB SPL
+_QUIETEST = 0.005  # RMS below which speech is not amplified further
 _ZWICKER = 0.23  # exponent of loudness
-_LOUDNESS_SCALE = 0.1866  # sones, as P.862's Sl
-_DEADZONE = 0.25  # of the smaller loudness: differences that are masked
+_LOUDNESS_SCALE = 0.1866  # sones, Sl of P.862
+_DEADZONE = 0.25  # masked differences, relative to the smaller loudness
 _ASYMMETRY = 1.2  # exponent
 _SYMMETRIC, _ASYMMETRIC = 0.1, 0.0309  # weights of P.862
 
@@ -38,10 +40,10 @@ _THIRD_OCTAVES = 15  # from 150 Hz up
 _LOWEST_OCTAVE = 150.0  # Hz, centre
 _ENVELOPE_FRAMES = 24  # 384 ms
 ENVELOPE_SECONDS = (_ENVELOPE_FRAMES + 1) * _ENVELOPE_WINDOW // 2 / SAMPLE_RATE
-"""The shortest signals that `envelope_loss` takes."""
-_CLIPPING = 10 ** (15 / 20)  # how far an estimate's envelope counts beyond the reference
-_HEARD = 1e-4  # of the power of the loudest stretch: what is below counts as silence
-_FLAT = 1.0  # variance of an envelope, times 24, that a band of a talker has 55 dB below the whole
+"""Duration of the shortest signals that `envelope_loss` accepts, seconds."""
+_CLIPPING = 10 ** (15 / 20)  # upper limit of the estimate's envelope above the reference, as STOI
+_HEARD = 1e-4  # power below which a segment is silent, relative to the loudest segment
+_FLAT = 1.0  # squared norm of a centred envelope, of a band 55 dB below the level of the speech
 
 
 @lru_cache(maxsize=32)
@@ -50,9 +52,10 @@ def _hann(size: int, device: torch.device) -> Tensor:
 
 
 class _Spectra(Function):
-    """The short-time Fourier transform, with a gradient that is one real inverse transform.
+    """The short-time Fourier transform with a gradient of one inverse real transform.
 
-    The gradient of `torch.fft.rfft` is a complex one of full length, the dearest part of a step.
+    Autograd's gradient of `torch.fft.rfft` is a complex transform of full length, which would be
+    the most expensive part of a step.
     """
 
     @staticmethod
@@ -69,7 +72,7 @@ class _Spectra(Function):
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
         size, length = ctx.size, ctx.length  # type: ignore[attr-defined]
         hop = size // 2
-        inner = gradient / 2  # each stands for its negative frequency too
+        inner = gradient / 2  # each bin also represents its negative frequency
         inner[..., 0], inner[..., -1] = gradient[..., 0], gradient[..., -1]
         frames = torch.fft.irfft(inner, n=size, norm="forward") * _hann(size, gradient.device)
         wav = frames.new_zeros(len(frames), length)
@@ -80,19 +83,19 @@ class _Spectra(Function):
 
 
 def _spectra(wav: Tensor, size: int) -> Tensor:
-    """Windowed spectra `[B, frames, bins]` complex, half a window apart, none beyond the signal."""
+    """Return complex spectra `[B, frames, bins]` with a hop of half a window, without padding."""
     spectra: Tensor = _Spectra.apply(wav, size)  # type: ignore[no-untyped-call]
     return spectra
 
 
 def _magnitude(spectra: Tensor) -> Tensor:
-    """Magnitudes with a gradient that is finite at zero."""
+    """Return magnitudes with a gradient that is finite at zero."""
     return (spectra.real.square() + spectra.imag.square() + 1e-8).sqrt()
 
 
 @lru_cache(maxsize=16)
 def _mel_bands(size: int, bands: int, device: torch.device) -> Tensor:
-    """Give the matrix `[bins, bands]` from magnitudes to mel bands."""
+    """Return the matrix `[bins, bands]` from magnitudes to mel bands."""
     functional = torchaudio_guard.load().functional
     matrix: Tensor = functional.melscale_fbanks(
         size // 2 + 1, 0.0, SAMPLE_RATE / 2, bands, SAMPLE_RATE, norm=None, mel_scale="slaney"
@@ -101,7 +104,7 @@ def _mel_bands(size: int, bands: int, device: torch.device) -> Tensor:
 
 
 def mel_loss(reference: Tensor, estimate: Tensor) -> Tensor:
-    """Mean difference of log-mel magnitudes, over windows of 16, 32 and 64 ms."""
+    """Return the mean absolute log-mel difference, over windows of 16, 32 and 64 ms."""
     total = reference.new_zeros(())
     for size, bands in _MEL_SCALES:
         matrix = _mel_bands(size, bands, reference.device)
@@ -115,14 +118,14 @@ def mel_loss(reference: Tensor, estimate: Tensor) -> Tensor:
 
 
 def _compressed(wav: Tensor) -> tuple[Tensor, Tensor]:
-    """Give spectra with compressed magnitudes: these magnitudes, and the complex spectra."""
+    """Return the compressed magnitudes, and the complex spectra with these magnitudes."""
     spectra = _spectra(wav, _COMPLEX_WINDOW) / math.sqrt(_COMPLEX_WINDOW)
     magnitude = _magnitude(spectra)
     return magnitude.pow(_EXPONENT), spectra * magnitude.pow(_EXPONENT - 1)
 
 
 def complex_loss(reference: Tensor, estimate: Tensor) -> Tensor:
-    """Mean squared difference of compressed spectra, of their magnitudes and with the phase.
+    """Return the mean squared difference of compressed magnitudes plus that of compressed spectra.
 
     Ephrat et al. 2018 (arXiv:1804.03619), with the exponent 0.3 and windows of 32 ms.
     """
@@ -133,7 +136,11 @@ def complex_loss(reference: Tensor, estimate: Tensor) -> Tensor:
 
 
 def noise_loss(reference: Tensor, estimate: Tensor) -> Tensor:
-    """Mean logarithm of noise power over signal power, in 0.1 s: a level means 4.3 dB."""
+    """Return the mean natural logarithm of the noise-to-signal power ratio, over segments of 0.1 s.
+
+    A difference of 1 is 4.3 dB. A constant of 0.001 is added to the ratio, so the loss is above
+    -6.9. Signals must last at least 0.1 s.
+    """
     size = SAMPLE_RATE // 10
     powers = [
         wav.unfold(-1, size, size).square().mean(dim=-1) + _NOISE_FLOOR
@@ -144,13 +151,13 @@ def noise_loss(reference: Tensor, estimate: Tensor) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _bark(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Give the matrix `[bins, bands]` from power to Bark bands, and their hearing thresholds."""
+    """Return the matrix `[bins, bands]` from power to Bark bands, and their hearing thresholds."""
     frequency = torch.arange(1, _LOUDNESS_WINDOW // 2 + 1, dtype=torch.float64)
     frequency *= SAMPLE_RATE / _LOUDNESS_WINDOW
     bark = 6 * torch.asinh(frequency / 600)  # Schroeder's scale
     band = (bark / bark[-1] * _BARK_BANDS).long().clamp(max=_BARK_BANDS - 1)
     used = torch.unique(band)
-    matrix = (band[:, None] == used).double()  # low bands narrower than a bin don't exist
+    matrix = (band[:, None] == used).double()  # without the low bands that contain no bin
     centre = (frequency[:, None] * matrix).sum(0) / matrix.sum(0) / 1000
     threshold = (  # dB SPL, Terhardt 1979
         3.64 * centre.pow(-0.8)
@@ -162,7 +169,7 @@ def _bark(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _talker_level(wav: Tensor) -> Tensor:
-    """RMS of signals `[B, 1]`, or of the quietest talker if they are quieter."""
+    """Return the RMS of signals, `[B, 1]`, with a lower limit."""
     return wav.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=_QUIETEST)
 
 
@@ -173,18 +180,19 @@ def _bark_powers(wav: Tensor, gain: Tensor) -> Tensor:
 
 
 def _loudness(power: Tensor, threshold: Tensor) -> Tensor:
-    """Zwicker's loudness of bands `[..., bands]`, sones a band."""
+    """Return Zwicker's loudness of bands `[..., bands]`, in sones per band."""
     scale = _LOUDNESS_SCALE * (threshold / 0.5).pow(_ZWICKER)
     return scale * ((0.5 + 0.5 * power / threshold).pow(_ZWICKER) - 1)
 
 
 def loudness_loss(reference: Tensor, estimate: Tensor) -> Tensor:
-    """Disturbance that a listener hears: differences of loudness that are not masked.
+    """Return the audible disturbance: the differences of loudness that are not masked.
 
-    The perceptual model of ITU-T P.862 (Rix et al. 2001), reduced to what has a gradient: Bark
-    bands, Zwicker's loudness, a deadzone for masking, and a second term for what the estimate adds
-    to the reference, which disturbs more than what it leaves out. There is no alignment in time and
-    no equalization. It is made after a part of PESQ, so PESQ flatters what was trained with it.
+    The perceptual model of ITU-T P.862 (Rix et al. 2001), reduced to its differentiable parts: Bark
+    bands, Zwicker's loudness, a dead zone for masking, and an asymmetric term for components that
+    the estimate adds to the reference, which disturb more than components that it omits. There is
+    no time alignment and no equalisation. The loss is modelled on a part of PESQ, so PESQ is biased
+    in favour of models trained with it.
     """
     rms = _talker_level(reference)
     window = _hann(_LOUDNESS_WINDOW, reference.device)
@@ -206,7 +214,7 @@ def loudness_loss(reference: Tensor, estimate: Tensor) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _third_octaves(device: torch.device) -> Tensor:
-    """Give the matrix `[bins, bands]` from power to third-octave bands."""
+    """Return the matrix `[bins, bands]` from power to third-octave bands."""
     frequency = torch.arange(_ENVELOPE_WINDOW // 2 + 1) * (SAMPLE_RATE / _ENVELOPE_WINDOW)
     centre = _LOWEST_OCTAVE * 2 ** (torch.arange(_THIRD_OCTAVES) / 3)
     low, high = centre * 2 ** (-1 / 6), centre * 2 ** (1 / 6)
@@ -215,24 +223,24 @@ def _third_octaves(device: torch.device) -> Tensor:
 
 
 def _envelopes(wav: Tensor, gain: Tensor) -> Tensor:
-    """Magnitudes of third-octave bands, in stretches that overlap: `[B, stretches, bands, 24]`."""
+    """Return third-octave magnitudes in overlapping segments, `[B, segments, bands, 24]`."""
     spectra = _spectra(wav * gain, _ENVELOPE_WINDOW)
     power = (spectra.real.square() + spectra.imag.square()) @ _third_octaves(wav.device)
     return (power + 1e-8).sqrt().unfold(1, _ENVELOPE_FRAMES, _ENVELOPE_FRAMES // 6)
 
 
 def _standard(envelopes: Tensor) -> Tensor:
-    """Take the mean of each band's stretch off, and bring it to length 1, or near 0 if flat."""
+    """Centre each band's segment and normalise it to length 1, or near 0 if it is flat."""
     centred = envelopes - envelopes.mean(dim=-1, keepdim=True)
     return centred / (centred.square().sum(dim=-1, keepdim=True) + _FLAT).sqrt()
 
 
 def envelope_loss(reference: Tensor, estimate: Tensor) -> Tensor:
-    """How little the envelopes of third-octave bands go along, over 384 ms: 0 to 2.
+    """Return 1 minus the correlation of third-octave envelopes over 384 ms, in 0..2.
 
-    1 minus their correlation, the intelligibility measure of Taal et al. 2011 (STOI), at 16 kHz.
-    Stretches 40 dB below the loudest of their signal don't count; a band that is flat or silent in
-    both counts as equal. STOI flatters what was trained with it.
+    After the intelligibility measure of Taal et al. 2011 (STOI), at 16 kHz. Segments 40 dB below
+    the loudest one of their signal are ignored; a band that is flat or silent in both signals
+    counts as equal. STOI is biased in favour of models trained with this loss.
 
     Raises:
         ValueError: if the signals are shorter than 0.4 s.
@@ -247,7 +255,7 @@ def envelope_loss(reference: Tensor, estimate: Tensor) -> Tensor:
     power = heard.square().sum(dim=-1, keepdim=True)
     level = (power / given.square().sum(dim=-1, keepdim=True)).sqrt()
     clipped = torch.minimum(given * level, heard * (1 + _CLIPPING))
-    # Half the squared distance of vectors of length 1 is 1 minus their product.
+    # Half the squared distance of unit vectors is 1 minus their inner product.
     apart = (_standard(heard) - _standard(clipped)).square().sum(dim=-1) / 2
     total = power.sum(dim=(2, 3))
     counts = (total > _HEARD * total.amax(dim=1, keepdim=True))[..., None].float()
@@ -261,4 +269,4 @@ LOSSES: dict[str, Loss] = {
     "loudness": loudness_loss,
     "envelope": envelope_loss,
 }
-"""Every reconstruction loss by the name that it has in a training's file."""
+"""Every reconstruction loss by its name in a recipe."""

@@ -1,7 +1,6 @@
-"""Muon, in single precision: an optimizer of matrices.
+"""The Muon optimiser for matrices, in single precision.
 
-`torch.optim.Muon` is the same in bfloat16: quick where there are instructions for it, and dozens of
-times slower than single precision on CPUs without.
+`torch.optim.Muon` computes in bfloat16, which is slow on CPUs without instructions for it.
 """
 
 from collections.abc import Iterable
@@ -12,16 +11,16 @@ from torch.optim import Optimizer
 
 _POLYNOMIAL = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
-_RMS = 0.2  # of a step's entries at learning rate 1, as AdamW's
+_RMS = 0.2  # root mean square of a step's entries at learning rate 1, as of AdamW
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """Bring all singular values of a matrix `[M, N]` near 1: to between 0.68 and 1.2.
+    """Return a matrix `[M, N]` with all singular values moved close to 1: between 0.68 and 1.2.
 
     The Newton-Schulz iteration of Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon).
-    What an iteration multiplies the matrix with is a polynomial in the matrix times its transpose,
-    so all factors are computed from that smaller square, and the matrix is multiplied once.
-    Singular values under 1/600 of the matrix's norm end lower.
+    Each iteration multiplies the matrix with a polynomial in the matrix times its transpose. All
+    factors are computed from that smaller square matrix, and the matrix is multiplied once.
+    Singular values below 1/600 of the matrix's norm end below 0.68.
     """
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonalized(matrix.T).T
@@ -40,16 +39,16 @@ def orthogonalized(matrix: Tensor) -> Tensor:
 
 
 class Muon(Optimizer):
-    """Steps along the orthogonalized momentum (Nesterov's) of each matrix.
+    """Optimiser that steps along the orthogonalised Nesterov momentum of each matrix.
 
-    The steps have the size of AdamW's (Liu et al. 2025, arXiv:2502.16982, section 2.2), so one
-    learning rate serves both.
+    Steps have the size of AdamW's (Liu et al. 2025, arXiv:2502.16982, section 2.2), so that both
+    can use the same learning rate.
 
     Args:
         parameters: matrices.
         lr: learning rate.
-        weight_decay: share of a weight that a step takes off, times `lr`.
-        momentum: of the gradients, 0 to 1.
+        weight_decay: decoupled weight decay: a step subtracts `lr * weight_decay` of a weight.
+        momentum: decay of the moving average of the gradients, 0 to 1.
 
     Raises:
         ValueError: if a parameter is not a matrix.
@@ -70,7 +69,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Take a step along the gradients; parameters without one stay."""
+        """Update all parameters that have a gradient."""
         for group in self.param_groups:
             rate, momentum = group["lr"], group["momentum"]
             for matrix in group["params"]:

@@ -1,4 +1,4 @@
-"""What makes steps of gradients: AdamW, and for the matrices inside Muon if asked for."""
+"""The optimisers of a model: AdamW and, optionally, Muon for the inner matrices."""
 
 import torch
 from torch import nn
@@ -8,26 +8,26 @@ from neuralcodec.tiny.training.muon import Muon
 from neuralcodec.tiny.training.recipe import Schedule
 
 _BETAS = (0.9, 0.98)
-_ENDS = ("begin", "end", "direct")  # layers from and to spectra and latents
+_ENDS = ("begin", "end", "direct")  # layers next to spectra and latents
 
 
 def _is_inner(name: str, parameter: nn.Parameter) -> bool:
-    """Tell whether a parameter is a matrix from hidden channels to hidden channels."""
+    """Return whether a parameter is a matrix from hidden channels to hidden channels."""
     return parameter.ndim == 2 and name.split(".")[-2] not in _ENDS
 
 
 def optimizers(model: nn.Module, schedule: Schedule) -> dict[str, Optimizer]:
-    """Make the optimizers of all parameters of a model, by name.
+    """Return the optimisers of all parameters of a model, by name.
 
-    Muon takes the matrices from hidden channels to hidden channels, where all directions of a
-    gradient deserve a step; those at the ends of the networks and all vectors are AdamW's.
+    Muon is used for the matrices from hidden channels to hidden channels, where all directions of a
+    gradient are useful. The layers at the ends of the networks and all vectors are left to AdamW.
 
     Args:
         model: encoder, quantizer and decoder.
-        schedule: for the choice, the learning rate and the weight decay.
+        schedule: choice of the optimiser, learning rate and weight decay.
 
     Returns:
-        "optimizer", AdamW, and if asked for "muon".
+        "optimizer", the AdamW, and "muon" if the schedule asks for it.
     """
     muon = schedule.optimizer == "muon"
     named = list(model.named_parameters())

@@ -1,4 +1,4 @@
-"""The processes that train together: alone, or as many as `torchrun` started."""
+"""The processes of a distributed training: a single one, or those that `torchrun` started."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -14,9 +14,9 @@ class Processes:
     """This process among those that train together.
 
     Attributes:
-        rank: its number, 0 for the one that writes.
-        count: of processes.
-        device: that it computes on.
+        rank: rank of this process; rank 0 writes all files.
+        count: number of processes.
+        device: device of this process.
     """
 
     rank: int
@@ -31,12 +31,12 @@ class Processes:
                 tensor /= self.count
 
     def copy_first(self, tensor: Tensor) -> None:
-        """Take the tensor of the first process, in place."""
+        """Overwrite a tensor with that of rank 0, in place."""
         if self.count > 1:
             distributed.broadcast(tensor, 0)
 
     def wait(self) -> None:
-        """Wait until all are here."""
+        """Wait until all processes have reached this call."""
         if self.count > 1:
             distributed.barrier()
 
@@ -49,10 +49,11 @@ def _device(name: str, local_rank: int) -> torch.device:
 
 @contextmanager
 def joined(device: str) -> Iterator[Processes]:
-    """Join the other processes that `torchrun` started, if it did, for as long as it lasts.
+    """Join the process group of `torchrun`, if there is one, for the duration of the context.
 
     Args:
-        device: of torch, or "auto": a GPU of its own for each process where there are any.
+        device: a torch device, or "auto" for one GPU per process if there are any, otherwise the
+            CPU.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     rank, local_rank = (int(os.environ.get(name, "0")) for name in ("RANK", "LOCAL_RANK"))

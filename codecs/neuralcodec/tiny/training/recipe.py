@@ -1,4 +1,4 @@
-"""The TOML file of a training: read, and checked before anything runs."""
+"""The TOML file of a training run, validated before anything runs."""
 
 from pathlib import Path
 from typing import Literal
@@ -19,16 +19,16 @@ class _Table(BaseModel):
 
 
 class Data(_Table):
-    """What is heard.
+    """Training and validation data.
 
     Attributes:
-        sources: sets of recordings, see `corpus.Source`.
-        seconds: of a crop; whole latents, so a multiple of 1 / frame_rate.
-        batch: crops a step, over all processes.
-        held_out: share of the speakers that are kept for validation.
-        validation_clips: of them that are scored, one a speaker in turn.
-        validation_seconds: of each at most.
-        memory_mib: of clips kept in memory, a process.
+        sources: sets of recordings; see `corpus.Source`.
+        seconds: duration of a crop; a multiple of 1 / frame_rate, so that it is whole latents.
+        batch: crops per step, over all processes.
+        held_out: fraction of the speakers that are held out for validation.
+        validation_clips: number of held-out clips to score, chosen from each speaker in turn.
+        validation_seconds: maximum duration that is scored per clip.
+        memory_mib: memory for decoded clips per process, MiB.
         augmentation: see `corpus.Augmentation`.
     """
 
@@ -43,25 +43,25 @@ class Data(_Table):
 
 
 class Schedule(_Table):
-    """What happens when, in steps.
+    """Phases and learning rate, in steps.
 
-    A training has three phases. First the networks learn without a quantizer, with noise in its
-    place, so that latents spread over what is worth its bits. From `quantize_from` on codebooks,
-    begun by k-means, learn with them. From `freeze_from` on the encoder stays as it is, the
-    codebooks are fitted anew on its latents, with beams, and the decoder learns to make the best of
-    them.
+    A training run has three phases. At first the networks train without a quantizer; noise replaces
+    its error, so that the latents use only dimensions that are worth their bits. From
+    `quantize_from` on the codebooks, initialised by k-means, train with the networks. From
+    `freeze_from` on the encoder is frozen, the codebooks are fitted again to its latents with a
+    beam search, and only the decoder continues to train.
 
     Attributes:
-        steps: in all.
+        steps: total number of steps.
         quantize_from: first step with a quantizer.
-        freeze_from: first step with a frozen encoder and codebooks; None: never.
-        warmup: steps in which the learning rate rises to `learning_rate`.
-        optimizer: "adamw" for all, or "muon" for the matrices inside, see `optimizers`; its steps
-            take longer.
-        learning_rate: from which a cosine falls to a hundredth of it.
-        weight_decay: of matrices.
-        clip: largest norm of the gradient, a larger one is scaled down to it.
-        average: decay of the moving average of the weights, which is what is kept.
+        freeze_from: first step with frozen encoder and codebooks; None: never.
+        warmup: number of steps in which the learning rate rises linearly to `learning_rate`.
+        optimizer: "adamw" for all parameters, or "muon" for the inner matrices (see `optimizers`),
+            which takes longer per step.
+        learning_rate: peak learning rate, from which it falls along a cosine to a hundredth.
+        weight_decay: weight decay of the matrices.
+        clip: maximum norm of the gradient; larger gradients are scaled down to it.
+        average: decay per step of the moving average of the weights, which the model is saved from.
     """
 
     steps: int = Field(ge=1)
@@ -76,18 +76,19 @@ class Schedule(_Table):
 
 
 class Quantizer(_Table):
-    """How codebooks learn, see `neuralcodec.quantize.Training`.
+    """Training of the codebooks; see `neuralcodec.quantize.Training`.
 
     Attributes:
-        noise: while there is no quantizer, as much noise is added to the latents as one would:
-            squared error over variance, drawn for each crop from this range on a logarithmic
-            scale. See `trainer.add_noise`.
-        dropout: chance that a crop uses a random number of codebooks instead of all.
-        gradient: what the encoder is told.
-        decay: of the moving averages.
-        commitment: weight of the commitment loss, to a reconstruction gradient of norm 1 a crop.
-        fit_seconds: of audio that the codebooks begin with, and are fitted on when frozen.
-        beam_width: of the codes that the decoder learns from when frozen.
+        noise: before `quantize_from`, noise in place of the quantization error is added to the
+            latents. Its power relative to their variance is drawn per crop from this range,
+            uniformly on a logarithmic scale; [0, 0] disables it. See `trainer.add_noise`.
+        dropout: probability that a crop uses a random number of codebooks instead of all.
+        gradient: gradient estimator.
+        decay: decay of the moving averages.
+        commitment: weight of the commitment loss, relative to a reconstruction gradient of norm 1
+            per crop.
+        fit_seconds: duration of the audio on which codebooks are initialised and later fitted.
+        beam_width: beam width of the codes on which the decoder trains in the frozen phase.
     """
 
     noise: tuple[float, float] = (0.03, 0.5)
@@ -107,14 +108,14 @@ class Quantizer(_Table):
 
 
 class Adversary(_Table):
-    """A discriminator; without this table there is none.
+    """Settings of the discriminator; without this table there is none.
 
     Attributes:
-        start: first step with it.
-        channels: of its layers.
-        learning_rate: of its AdamW.
-        weight: of the adversarial loss among the losses.
-        feature_weight: of feature matching.
+        start: first step with the discriminator.
+        channels: number of channels of its layers.
+        learning_rate: learning rate of its AdamW.
+        weight: weight of the adversarial loss among the losses.
+        feature_weight: weight of the feature matching loss.
     """
 
     start: int = Field(default=0, ge=0)
@@ -125,13 +126,13 @@ class Adversary(_Table):
 
 
 class Records(_Table):
-    """What is written, and how often, in steps.
+    """What is written, and at which intervals in steps.
 
     Attributes:
-        log_every: a line of means into log.csv.
-        validate_every: scores of the validation clips into validation.csv; 0: at the end only.
-        save_every: the state to go on from.
-        tensorboard: write event files too, if the package is there.
+        log_every: interval of the rows of means in log.csv.
+        validate_every: interval of the scores in validation.csv; 0: only at the end.
+        save_every: interval at which the state for resuming is saved.
+        tensorboard: whether to write event files too, which needs the package tensorboard.
     """
 
     log_every: int = Field(default=50, ge=1)
@@ -141,22 +142,25 @@ class Records(_Table):
 
 
 class Recipe(_Table):
-    """All that decides a training.
+    """All settings of a training run.
 
     Attributes:
-        name: of the model that comes out.
-        seed: of the weights, the data and the quantizer.
+        name: name of the resulting model.
+        seed: random seed of the weights, the data and the quantizer.
         model: see `model.TinyConfig`.
         data: see `Data`.
         schedule: see `Schedule`.
-        losses: weights by name of `losses.LOSSES`.
+        losses: weights of losses by their names in `losses.LOSSES`, above 0; only their ratios
+            count.
         quantizer: see `Quantizer`.
         adversary: see `Adversary`.
         records: see `Records`.
-        begin_with: path of a tiny model of which all weights that fit are taken; "" for none.
-        precision: of the network's products; sums, losses and codebooks stay float32.
-        device: "auto" takes a GPU if there is one.
-        compile: compile the networks with torch.compile, which needs a C++ compiler.
+        begin_with: path of a tiny model from which all matching weights are initialised; "" for
+            none.
+        precision: precision of the network's matrix products; losses and codebooks are always in
+            float32.
+        device: a torch device, or "auto" for a GPU if there is one.
+        compile: whether to compile the networks with torch.compile, which needs a C++ compiler.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
@@ -219,10 +223,10 @@ class Recipe(_Table):
 
 
 def read(path: str | Path) -> Recipe:
-    """Read and check a training file.
+    """Read and validate a recipe.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no TOML, or a key or value is not allowed.
+        ValueError: if it is not TOML, or a key or value is not allowed.
     """
     return settings_file.read(path, Recipe, "training")

@@ -1,4 +1,4 @@
-"""What a training writes down: tables in CSV, and event files for TensorBoard if wanted."""
+"""Logs of a training run: tables in CSV and, optionally, event files for TensorBoard."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -9,18 +9,18 @@ from neuralcodec.core.files import write_whole
 
 
 class Table:
-    """A CSV file that grows by rows with a step, and forgets those that a resume takes again.
+    """A CSV file with one row per step that can be truncated when a training run is resumed.
 
     Args:
         path: the file.
-        columns: in order; the first is "step".
+        columns: column names in order; the first is "step".
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self.path, self.columns = path, tuple(columns)
 
     def begin(self, step: int) -> None:
-        """Keep the rows up to `step` alone; 0 keeps none.
+        """Create the file, or keep only its rows up to `step`; 0 keeps none.
 
         Raises:
             ValueError: if the file has other columns.
@@ -40,7 +40,7 @@ class Table:
         write_whole(self.path, ("\n".join(lines) + "\n").encode())
 
     def add(self, row: Mapping[str, float]) -> None:
-        """Write a row; what it lacks stays empty."""
+        """Append a row; columns without a value remain empty."""
         values = [row.get(column) for column in self.columns]
         texts = ["" if value is None else f"{value:.7g}" for value in values]
         with self.path.open("a", encoding="utf-8") as file:
@@ -48,13 +48,13 @@ class Table:
 
 
 class Events:
-    """Event files for TensorBoard, of every number of a row.
+    """Writer of event files for TensorBoard.
 
     Args:
-        folder: where to; None: nowhere.
+        folder: output folder; None disables the writer.
 
     Raises:
-        ImportError: if they are wanted and the package is missing; the cure is given.
+        ImportError: if `folder` is given and the package is missing; the message names the package.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -68,12 +68,12 @@ class Events:
         self._writer = SummaryWriter(str(folder))
 
     def add(self, group: str, row: Mapping[str, float], step: int) -> None:
-        """Write the numbers of a row."""
+        """Write the values of a row as scalars `group/name`."""
         if self._writer is not None:
             for name, value in row.items():
                 self._writer.add_scalar(f"{group}/{name}", value, step)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Flush and close the files."""
         if self._writer is not None:
             self._writer.close()

@@ -1,4 +1,4 @@
-"""A training from its first step to the model that comes out, or on from where it stopped."""
+"""A complete training run, from its first step to the exported model, or resumed."""
 
 import hashlib
 import time
@@ -19,12 +19,12 @@ from neuralcodec.tiny.training.records import Events, Table
 from neuralcodec.tiny.training.trainer import Trainer
 
 STATE, MODEL, LOG, SCORES = "state.safetensors", "model.safetensors", "log.csv", "validation.csv"
-"""Files that a training leaves in its folder."""
+"""Names of the files in the folder of a training run."""
 
 
 @dataclass
 class _Means:
-    """Means of what steps gave, since the last row."""
+    """Running means of the values of steps since the last row of the log."""
 
     total: dict[str, float]
     count: int = 0
@@ -41,7 +41,7 @@ class _Means:
 
 
 def _signature(recipe: Recipe) -> str:
-    """8 hex digits of all of a recipe that changes what comes out, and of what it begins with."""
+    """Return 8 hex digits of the settings and the initial model on which the result depends."""
     decisive = recipe.model_dump(mode="json", exclude={"records", "device", "compile"})
     digest = hashlib.sha256(repr(decisive).encode())
     if recipe.begin_with:
@@ -57,13 +57,17 @@ def _columns(recipe: Recipe) -> list[str]:
 
 @dataclass
 class Run:
-    """A training in its folder: what it computes, and what it writes down.
+    """A training run in its folder.
 
     Attributes:
-        trainer: takes the steps.
-        folder: for all that is written.
-        signature: of the recipe, and of what it began with.
-        seconds: of training so far, this and earlier runs.
+        trainer: performs the steps.
+        folder: folder for all files of the run.
+        signature: digest of the recipe and of the model that it starts from.
+        clips: validation clips.
+        log: table of the losses.
+        scores: table of the validation scores.
+        events: writer for TensorBoard.
+        seconds: training time so far, including earlier runs that were resumed.
     """
 
     trainer: Trainer
@@ -80,12 +84,12 @@ class Run:
         return self.trainer.processes.rank == 0
 
     def hours_heard(self) -> float:
-        """Tell how much audio went by, hours."""
+        """Return the duration of the audio used so far, in hours."""
         data = self.trainer.recipe.data
         return self.trainer.step * data.batch * data.seconds / 3600
 
     def save(self) -> None:
-        """Write the state to go on from."""
+        """Write the state for resuming."""
         if self._first:
             facts = {
                 "step": self.trainer.step,
@@ -97,10 +101,10 @@ class Run:
         self.trainer.processes.wait()
 
     def resume(self) -> None:
-        """Go on from the state in the folder, if there is one.
+        """Restore the state in the folder, if there is one, and truncate the tables to its step.
 
         Raises:
-            ValueError: if the state is of another recipe.
+            ValueError: if the state is of another recipe, or a table has other columns.
         """
         path, trainer = self.folder / STATE, self.trainer
         if path.is_file():
@@ -118,7 +122,7 @@ class Run:
             self.scores.begin(trainer.step)
 
     def validate(self) -> None:
-        """Score the averaged model on the validation clips."""
+        """Score the averaged model on the validation clips and record the scores."""
         if self._first and self.clips:
             rows = validation.validate(
                 self.trainer.averaged(),
@@ -132,7 +136,7 @@ class Run:
         self.trainer.processes.wait()
 
     def export(self) -> Path:
-        """Write the averaged model."""
+        """Write the averaged model; return the path of its file."""
         trainer, recipe = self.trainer, self.trainer.recipe
         facts = {
             "name": recipe.name,
@@ -154,7 +158,7 @@ class Run:
         return self.folder / MODEL
 
     def steps(self, last: int, *, progress: bool) -> Iterator[None]:
-        """Take steps up to number `last`, writing down what the recipe asks for."""
+        """Run steps up to number `last`, and log, score and save as the recipe specifies."""
         trainer, records = self.trainer, self.trainer.recipe.records
         means = _Means({})
         bar = tqdm(
@@ -225,25 +229,26 @@ def _start(recipe: Recipe, folder: Path, processes: Processes) -> Run:
 def train(
     recipe: Recipe, folder: str | Path, *, steps: int | None = None, progress: bool = False
 ) -> Path:
-    """Train a model, or go on with a training that was stopped.
+    """Train a model, or resume a training run that was interrupted.
 
-    A folder that has the state of the same recipe is gone on with, and the curve is that of a
-    training that was never stopped: on the same machine with the same threads, to the last bit.
-    Started by `torchrun`, processes share each batch between them.
+    If the folder contains the state of the same recipe, training continues from it. The result is
+    that of an uninterrupted run: bit-identical on the same machine with the same number of threads.
+    Under `torchrun` the processes share each batch.
 
     Args:
-        recipe: all that decides the training.
-        folder: for the state, the tables and the model.
-        steps: stop after this number of the recipe's; default all.
-        progress: show a bar with the time that is left.
+        recipe: settings of the training run.
+        folder: folder for the state, the tables and the model, created if it does not exist.
+        steps: number of the step at which to stop; default all steps of the recipe.
+        progress: whether to show a progress bar.
 
     Returns:
         Path of the model, for `neuralcodec.load("tiny_50hz", weights=path)`.
 
     Raises:
         FileNotFoundError: if audio is missing.
-        ValueError: if the recipe doesn't fit the audio, or the folder is of another recipe.
-        Diverged: if gradients are not finite any more.
+        ValueError: if the recipe does not match the audio or the number of processes, or the folder
+            contains the state of another recipe.
+        Diverged: if gradients are no longer finite.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

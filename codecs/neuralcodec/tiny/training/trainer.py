@@ -1,7 +1,7 @@
-"""One step of a training: a batch heard, coded, decoded, judged, and learned from.
+"""One training step: a batch is encoded, quantized, decoded and scored, and weights are updated.
 
-All that is random is drawn from the seed and the number of the step, so a training's state is its
-tensors and that number.
+All random numbers are drawn from the seed and the step number, so that the state of a training run
+consists of its tensors and that number.
 """
 
 import contextlib
@@ -24,28 +24,32 @@ from neuralcodec.tiny.training.optimizers import optimizers
 from neuralcodec.tiny.training.processes import Processes
 from neuralcodec.tiny.training.recipe import Quantizer, Recipe
 
-_FINAL_RATE = 0.01  # of the learning rate, at the end
-_PATIENCE = 20  # steps in a row whose gradient is not finite
+_FINAL_RATE = 0.01  # learning rate at the end, relative to its peak
+_PATIENCE = 20  # consecutive steps without a finite gradient after which training fails
 _STEP, _FIT = 0, 1  # streams of batches
 _ADVERSARIAL, _FEATURES = "adversarial", "features"
 
 
 class Diverged(RuntimeError):
-    """A training whose gradients are not finite any more."""
+    """Raised if the gradients of a training run are no longer finite."""
 
 
 def add_noise(z: Tensor, low: float, high: float) -> Tensor:
-    """Add noise in the place of a quantizer's error.
+    """Add noise that takes the place of a quantization error.
 
-    Its power is a share of the latents' own variance, the same in all dimensions, as the error of
-    a quantizer is that goes by Euclidean distance. So an encoder gains by giving more variance to
-    what matters more, and none to what isn't worth it: reverse water-filling, which a gradient
-    straight through does not teach. A share a crop stands for a number of codebooks.
+    Its power is a fraction of the mean variance of the latents and equal in all dimensions, like
+    the error of a quantizer with Euclidean distance. The encoder therefore gains by giving more
+    variance to dimensions that matter more, and none to those that are not worth their bits. This
+    is reverse water-filling, which a straight-through gradient does not teach. The fraction, drawn
+    per crop uniformly on a logarithmic scale, corresponds to a number of codebooks.
 
     Args:
         z: `[B, D, T]`.
-        low: least share, above 0.
-        high: largest.
+        low: smallest fraction, above 0.
+        high: largest fraction.
+
+    Returns:
+        `[B, D, T]`.
     """
     share = torch.empty(len(z), 1, 1, device=z.device).uniform_(math.log(low), math.log(high)).exp()
     power = z.var(dim=(0, 2), correction=0).mean()
@@ -53,7 +57,7 @@ def add_noise(z: Tensor, low: float, high: float) -> Tensor:
 
 
 class _Pass(nn.Module):
-    """What happens to audio in training, as one module whose gradients processes can share."""
+    """The forward pass of training, as one module for `DistributedDataParallel`."""
 
     def __init__(self, model: TinyModel, options: Quantizer) -> None:
         super().__init__()
@@ -61,7 +65,7 @@ class _Pass(nn.Module):
         self.beam_width, self.noise = options.beam_width, options.noise
 
     def forward(self, wav: Tensor, phase: str) -> tuple[Tensor, Tensor]:
-        """Give the estimate `[B, T]` of `wav [B, T]`, and the commitment loss."""
+        """Return the estimate `[B, T]` of `wav [B, T]`, and the commitment loss."""
         if phase == "frozen":
             quantized = self._coded(wav)
             return self.model.decoder(quantized), wav.new_zeros(())
@@ -74,9 +78,11 @@ class _Pass(nn.Module):
 
     @torch.no_grad()
     def _coded(self, wav: Tensor) -> Tensor:
-        """Quantize with a beam at all codebooks; of a part of the crops, prefixes of greedy codes.
+        """Return quantized latents: by beam search with all codebooks, or greedily with fewer.
 
-        A decoder so learns from the codes that it will be given, of any number of codebooks.
+        A crop uses a prefix of random length of its greedy codes with the probability of quantizer
+        dropout, so that the decoder trains on codes of any number of codebooks as it will receive
+        them.
         """
         rvq = self.model.rvq
         z = self.model.encoder(wav)
@@ -92,17 +98,18 @@ class _Pass(nn.Module):
 
 
 class Trainer:
-    """A model and all that trains it.
+    """A model with its optimisers, losses and data.
 
     Args:
-        recipe: what to do.
-        corpus: what to hear.
-        processes: those that train together.
+        recipe: settings of the training run.
+        corpus: training data.
+        processes: the processes that train together.
 
     Attributes:
-        model: on the device.
-        step: number of the next step.
-        skipped: steps in all whose gradient was not finite, and which changed nothing.
+        model: the model in training, on the device.
+        average: moving average of each parameter, by name.
+        step: number of the next step, from 0.
+        skipped: total number of steps without a finite gradient, which update no parameters.
     """
 
     def __init__(self, recipe: Recipe, corpus: Corpus, processes: Processes) -> None:
@@ -132,7 +139,7 @@ class Trainer:
 
     @property
     def parts(self) -> dict[str, Part]:
-        """All that a resume needs but the number of the step."""
+        """Everything that resuming needs except the step number."""
         parts: dict[str, Part] = {
             "model": self.model,
             "average": self.average,
@@ -144,7 +151,10 @@ class Trainer:
         return parts
 
     def phase(self) -> str:
-        """Tell what the next step is: "free" of a quantizer, "learning", or "frozen"."""
+        """Return the phase of the next step.
+
+        It is "free" without a quantizer, "learning" with one, or "frozen" with a fixed encoder.
+        """
         schedule = self.recipe.schedule
         if self.step < schedule.quantize_from:
             return "free"
@@ -152,7 +162,7 @@ class Trainer:
         return "learning" if frozen is None or self.step < frozen else "frozen"
 
     def learning_rate(self) -> float:
-        """Give the learning rate of the next step: a linear rise, then a cosine."""
+        """Return the learning rate of the next step: linear warm-up, then a cosine."""
         schedule = self.recipe.schedule
         if self.step < schedule.warmup:
             return schedule.learning_rate * (self.step + 1) / schedule.warmup
@@ -162,7 +172,7 @@ class Trainer:
 
     @torch.no_grad()
     def _fit(self, phase: str) -> None:
-        """Fit the codebooks on what the encoder makes of the corpus."""
+        """Fit the codebooks to the encoder's latents of a part of the corpus."""
         recipe, crops = self.recipe, 32
         count = math.ceil(recipe.quantizer.fit_seconds / (crops * recipe.data.seconds))
         key = (recipe.seed, self.step, _FIT)
@@ -172,12 +182,12 @@ class Trainer:
         z = latents.mT.flatten(0, 1).mT[None]
         if phase == "frozen":
             self.model.rvq.fit(z, seed=recipe.seed)
-        else:  # codebooks that go on learning: the best start is not worth its time
+        else:  # these codebooks continue to train, so a faster fit suffices
             self.model.rvq.fit(z, beam_width=1, refinements=0, seed=recipe.seed)
         self.processes.copy_first(self.model.rvq.codebooks)
 
     def _enter(self, phase: str) -> None:
-        """Do what the first step of a phase needs."""
+        """Prepare the first step of a phase: fit the codebooks, of averaged weights if frozen."""
         schedule = self.recipe.schedule
         if phase == "frozen" and self.step == schedule.freeze_from:
             with torch.no_grad():
@@ -188,7 +198,7 @@ class Trainer:
             self._fit(phase)
 
     def _pass(self, phase: str) -> nn.Module:
-        """Give the module to call, made anew where other parameters learn."""
+        """Return the forward module, built again if a new phase has other trainable parameters."""
         if self._wrapped is not None and self._wrapped[0] == phase:
             return self._wrapped[1]
         for name, parameter in self.model.named_parameters():
@@ -209,7 +219,7 @@ class Trainer:
             yield
 
     def _judged(self, wav: Tensor, estimate: Tensor) -> dict[str, Tensor]:
-        """Let the discriminator learn, then judge."""
+        """Train the discriminator on a batch; return its loss and the losses that it defines."""
         table = self.recipe.adversary
         if self._judge is None or table is None or self.step < table.start:
             return {}
@@ -231,10 +241,10 @@ class Trainer:
         }
 
     def run_step(self) -> dict[str, float]:
-        """Take one step; give its losses and the norm of its gradient.
+        """Run one step; return its losses and the norm of its gradient by name.
 
         Raises:
-            Diverged: if for many steps in a row the gradient was not finite.
+            Diverged: if the gradient was not finite in 20 consecutive steps.
         """
         recipe, processes = self.recipe, self.processes
         torch.manual_seed((recipe.seed * 1_000_003 + self.step) * 1009 + processes.rank)
@@ -261,7 +271,7 @@ class Trainer:
         return {**values, "commitment": float(commitment.detach()), "gradient_norm": norm}
 
     def _update(self) -> float:
-        """Let the weights follow their gradient, if it is finite; give its norm."""
+        """Update weights and their moving average if the gradient is finite; return its norm."""
         schedule = self.recipe.schedule
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = float(nn.utils.clip_grad_norm_(parameters, schedule.clip))
@@ -278,7 +288,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate()
             optimizer.step()
-        # A young average follows fast, or it would remember the random start.
+        # The decay is smaller at first, so that the average forgets the initial weights.
         decay = min(schedule.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
@@ -286,7 +296,7 @@ class Trainer:
         return norm
 
     def averaged(self) -> TinyModel:
-        """Give a copy of the model with averaged weights, in evaluation mode."""
+        """Return a copy of the model with averaged weights, in evaluation mode."""
         model = TinyModel(self.recipe.model, self.model.rvq.options).to(self.processes.device)
         state: dict[str, Any] = {**self.model.state_dict(), **self.average}
         model.load_state_dict(state)

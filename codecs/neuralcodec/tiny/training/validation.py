@@ -1,4 +1,4 @@
-"""Scores of a model on speakers that it never heard, while it trains and when it is done."""
+"""Scores of a model on held-out speakers, during and after training."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ METRICS = ("pesq_wb", "stoi", "log_mel_distance", "si_sdr")
 
 
 def choose(clips: Sequence[Clip], count: int) -> list[Clip]:
-    """Take clips of speech to score, one of each speaker in turn, in an order that never changes.
+    """Return `count` clips of speech to score, from each speaker in turn, in a fixed order.
 
     Clips of unknown kind count as speech.
     """
@@ -30,7 +30,7 @@ def choose(clips: Sequence[Clip], count: int) -> list[Clip]:
 
 
 def depths(num_codebooks: int) -> list[int]:
-    """List the numbers of codebooks that are scored: powers of two, and all."""
+    """Return the numbers of codebooks to score: powers of two, and all."""
     powers = [2**n for n in range(num_codebooks.bit_length()) if 2**n < num_codebooks]
     return [*powers, num_codebooks]
 
@@ -38,17 +38,18 @@ def depths(num_codebooks: int) -> list[int]:
 def validate(
     model: TinyModel, clips: Sequence[Clip], *, seconds: float, quantized: bool
 ) -> list[dict[str, float]]:
-    """Score a model.
+    """Return the mean scores of a model on clips.
 
     Args:
         model: in evaluation mode.
-        clips: of speech.
-        seconds: of each at most.
-        quantized: whether it has codebooks yet; without, its latents are decoded as they are.
+        clips: clips of speech.
+        seconds: maximum duration that is used of each clip.
+        quantized: whether the model has codebooks; otherwise only unquantized latents are scored.
 
     Returns:
-        A row for each number of codebooks, 0 for latents as they are: means of METRICS over the
-        clips that have the score, and how many clips there are.
+        One row per number of codebooks, where 0 stands for unquantized latents. It has the means of
+        METRICS over the clips for which the metric is defined, NaN if there are none, and the
+        number of clips.
     """
     codec = Tiny.of(model)
     wavs = [clip.read(SAMPLE_RATE)[None, :, : round(seconds * SAMPLE_RATE)] for clip in clips]

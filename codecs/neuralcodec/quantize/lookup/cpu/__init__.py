@@ -1,1 +1,1 @@
-"""The CPU backend of the codebook lookup: numba, with a tile of explicit vector code."""
+"""The CPU backend of the codebook lookup: numba, with explicit vector instructions per tile."""

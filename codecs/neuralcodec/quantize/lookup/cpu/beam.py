@@ -1,4 +1,4 @@
-"""Beam search on CPUs: the greedy kernel's tiles, with the beam's residuals as their vectors."""
+"""Beam search on CPUs, by the kernel of the greedy search applied to the residuals of the beams."""
 
 import math
 from itertools import pairwise
@@ -16,12 +16,12 @@ from neuralcodec.quantize.lookup.cpu.tile import TILE, scores_of_group, trailing
 _VECTORS = TILE.vectors
 _ENTRIES = TILE.entries
 _ORIGIN = (1 << 32) - 1  # the lower half of a key
-_BATCH_FLOATS = 1 << 17  # residuals of a batch, which should stay in the cache
+_BATCH_FLOATS = 1 << 17  # elements of the residuals of a batch, which should fit in the cache
 
 
 @njit(nogil=True, cache=True)
 def _insert(keys, g, count, keep, key):  # type: ignore[no-untyped-def]
-    """Put a candidate among the best `keep` of vector g, sorted; gives how many there are then."""
+    """Insert a candidate into the sorted best `keep` of vector g; return their new number."""
     place = count
     if count == keep:
         place = keep - 1
@@ -36,22 +36,22 @@ def _insert(keys, g, count, keep, key):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _extend(tiles, starts, book, bias, level, groups, size, vectors, beams, keep, keys):  # type: ignore[no-untyped-def]
-    """Find for each of some vectors the best `keep` extensions of its beams by one entry.
+    """Find for each vector the best `keep` extensions of its beams by one entry.
 
     Args:
         tiles: `[tiles, D * tile]`, residual of each beam; lane g * beams + a is beam a of vector g.
         starts: `[lanes]`, half the squared length of each residual.
         book: packed codebooks.
         bias: their biases.
-        level: which of them.
-        groups: of entries, to a level.
+        level: the level to extend by.
+        groups: number of groups of entries per level.
         size: V.
-        vectors: how many.
-        beams: of each vector.
-        keep: extensions to keep, no more than there are.
-        keys: `[vectors, keep]` int64, filled in, sorted. The upper half of a key are the bits of
-            half the squared error, which sort as the number does; the lower half is where the
-            extension comes from, beam * V + entry.
+        vectors: number of vectors.
+        beams: number of beams per vector.
+        keep: number of extensions to keep, at most as many as there are.
+        keys: `[vectors, keep]` int64, written in sorted order. The upper half of a key holds the
+            bits of half the squared error, which sort like the number itself; the lower half is the
+            origin of the extension, beam * V + entry.
 
     Returns:
         False if a vector has fewer than `keep` extensions of finite error.
@@ -59,7 +59,7 @@ def _extend(tiles, starts, book, bias, level, groups, size, vectors, beams, keep
     dim = tiles.shape[1] // _VECTORS
     lanes = vectors * beams
     limits = np.full(len(starts), np.finfo(np.float32).max, np.float32)
-    limits[lanes:] = np.nan  # lanes of no vector: nothing compares with that
+    limits[lanes:] = np.nan  # unused lanes: every comparison with NaN is false
     limit_bits = limits.view(np.int32)
     counts = np.zeros(vectors, np.int64)
     owners = np.repeat(np.arange(vectors), beams)  # the vector of each lane
@@ -80,11 +80,11 @@ def _extend(tiles, starts, book, bias, level, groups, size, vectors, beams, keep
                 while bits:
                     j = trailing_zeros(bits)
                     bits &= bits - np.uint64(1)
-                    if scores[e * _VECTORS + j] > limits[first + j]:  # which fell since
+                    if scores[e * _VECTORS + j] > limits[first + j]:  # has decreased meanwhile
                         continue
                     g = owners[first + j]
                     origin = (first + j - g * beams) * size + group * _ENTRIES + e
-                    # Half a squared error is below zero by rounding alone.
+                    # Half a squared error can only be negative by rounding.
                     error = np.int64(max(score_bits[e * _VECTORS + j], 0))
                     counts[g] = _insert(keys, g, counts[g], keep, error << 32 | origin)
                     if counts[g] == keep:
@@ -96,7 +96,7 @@ def _extend(tiles, starts, book, bias, level, groups, size, vectors, beams, keep
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def _take_off(source, entry, target):  # type: ignore[no-untyped-def]
-    """Write `source - entry` to `target`, all `[D]`; gives half its squared length."""
+    """Write `source - entry` to `target`, all `[D]`; return half its squared length."""
     square = np.float32(0)
     for d in range(len(source)):
         value = source[d] - entry[d]
@@ -107,7 +107,7 @@ def _take_off(source, entry, target):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _to_tiles(rows, count, tiles):  # type: ignore[no-untyped-def]
-    """Copy rows `[count, D]` to the columns of tiles."""
+    """Copy the rows `[count, D]` to the columns of the tiles."""
     dim = rows.shape[1]
     for lane in range(count):
         tile, column = divmod(lane, _VECTORS)
@@ -119,12 +119,12 @@ def _to_tiles(rows, count, tiles):  # type: ignore[no-untyped-def]
 def _search(  # type: ignore[no-untyped-def]
     memory, length, strides, entries, book, bias, sizes, width, batch, wanted, codes, start, stop
 ):
-    """Encode vectors `start..stop-1`; False if one is not finite."""
+    """Encode vectors `start..stop-1`; return False if one is not finite."""
     levels, size, dim = entries.shape
     groups = len(bias) // levels // _ENTRIES
     count = -(-batch * width // _VECTORS)
     tiles = empty_tiles(count, dim)
-    rows = np.empty((batch * width, dim), np.float32)  # the same residuals, a beam to a row
+    rows = np.empty((batch * width, dim), np.float32)  # the same residuals, one beam per row
     moved = np.empty((batch * width, dim), np.float32)
     starts = np.zeros(count * _VECTORS, np.float32)
     keys = np.empty((levels, batch, width), np.int64)
@@ -167,7 +167,7 @@ def _search(  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _grow(residuals, entries, book, bias, keep, batch, grown, start, stop):  # type: ignore[no-untyped-def]
-    """Extend the beams of vectors `start..stop-1`; False if one is not finite."""
+    """Extend the beams of vectors `start..stop-1`; return False if one is not finite."""
     beams = residuals.shape[1]
     size, dim = entries.shape
     groups = len(bias) // _ENTRIES
@@ -193,7 +193,7 @@ def _grow(residuals, entries, book, bias, keep, batch, grown, start, stop):  # t
 
 
 def extend_beams(residuals: Tensor, books: Books, width: int) -> Tensor:
-    """Extend beams by one level: see `lookup.extend_beams`."""
+    """Extend beams by one level; see `lookup.extend_beams`."""
     count, beams, dim = residuals.shape
     keep = min(width, beams * books.sizes[0])
     grown = torch.empty(count, keep, dim)
@@ -210,7 +210,7 @@ def extend_beams(residuals: Tensor, books: Books, width: int) -> Tensor:
 
 
 def beam_search(vectors: Tensor, books: Books, width: int, lengths: list[int]) -> list[Tensor]:
-    """Encode vectors with a beam: see `lookup.beam_search`."""
+    """Encode vectors with a beam search; see `lookup.beam_search`."""
     dim = books.entries.shape[2]
     books = books.first(max(lengths))
     ends = np.cumsum([0, *lengths])

@@ -1,4 +1,4 @@
-"""Codebook lookup on CPUs: a tile of vectors stays in the cache while all levels are searched."""
+"""Codebook lookup on CPUs: a tile of vectors stays in the cache for the search of all levels."""
 
 import numpy as np
 import torch
@@ -14,12 +14,12 @@ from neuralcodec.quantize.lookup.cpu.tile import TILE, nearest_of_tile
 __all__ = ["beam_search", "extend_beams", "search", "unavailable"]
 
 _VECTORS = TILE.vectors
-_CACHED = 1 << 17  # numbers of a codebook to hold against several tiles
+_CACHED = 1 << 17  # elements of a codebook that are compared with several tiles in turn
 _TILES = 8
 
 
 def unavailable() -> str | None:
-    """Say why this backend can't run here; None: it can."""
+    """Return why this backend cannot run here, or None if it can."""
     return None
 
 
@@ -31,10 +31,10 @@ def _search(memory, length, strides, entries, book, bias, codes, errors, start, 
     """
     levels, _, dim = entries.shape
     groups = len(bias) // levels // TILE.entries
-    # A part of the codebook stays in the cache while several tiles are held against it.
+    # A part of the codebook stays in the cache while several tiles are compared with it.
     step = max(1, _CACHED // (TILE.entries * dim))
     count = _TILES if step < groups else 1
-    tiles = empty_tiles(count, dim)  # the residuals, one to a column
+    tiles = empty_tiles(count, dim)  # the residuals, one per column
     least = np.empty((count, _VECTORS), np.float32)
     found = np.empty((count, _VECTORS), np.int32)
     for base in range(start, stop, count * _VECTORS):

@@ -1,4 +1,4 @@
-"""Codebooks and vectors as the CPU kernels read them."""
+"""The memory layout of codebooks and vectors for the CPU kernels."""
 
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
@@ -18,17 +18,17 @@ Floats: TypeAlias = NDArray[np.float32]
 
 _ENTRIES = TILE.entries
 _VECTORS = TILE.vectors
-_LINE = 16  # numbers of a cache line
-_CONVERTED = 1 << 22  # numbers that are turned to float32 at a time
+_LINE = 16  # float32 elements of a cache line
+_CONVERTED = 1 << 22  # elements that are converted to float32 at a time
 
 
 class Packed(NamedTuple):
-    """Codebooks in groups of as many entries as a tile takes at once.
+    """Codebooks in groups of entries; a group has as many entries as a tile processes at once.
 
     Attributes:
-        entries: `[K, V, D]`, as they are.
-        book: flat `[K, groups, D, entries of a group]`, targets with their sign turned.
-        bias: flat `[K, groups, entries of a group]`, infinite for entries that fill up a group.
+        entries: `[K, V, D]`, unchanged.
+        book: flat `[K, groups, D, entries per group]`, the negated targets.
+        bias: flat `[K, groups, entries per group]`, infinite for the padding of the last group.
     """
 
     entries: Floats
@@ -40,7 +40,7 @@ _KEPT: WeakKeyDictionary[Books, Packed] = WeakKeyDictionary()
 
 
 class View(NamedTuple):
-    """A `[B, T, D]` tensor as flat memory and strides: one compiled kernel reads any layout."""
+    """A `[B, T, D]` tensor as flat memory and strides, so that one kernel reads any layout."""
 
     memory: Floats
     length: int
@@ -49,7 +49,7 @@ class View(NamedTuple):
 
 @njit(nogil=True, cache=True)
 def _pack(targets, groups, book, start, stop):  # type: ignore[no-untyped-def]
-    """Fill in groups `start..stop-1`, counted over all levels."""
+    """Write groups `start..stop-1`, counted over all levels."""
     size, dim = targets.shape[1:]
     for place in range(start, stop):
         level, group = divmod(place, groups)
@@ -61,7 +61,7 @@ def _pack(targets, groups, book, start, stop):  # type: ignore[no-untyped-def]
 
 
 def pack(books: Books) -> Packed:
-    """Pack codebooks on the CPU; what was packed is kept as long as its `books`."""
+    """Return packed codebooks on the CPU, cached for the lifetime of `books`."""
     if (kept := _KEPT.get(books)) is not None:
         return kept
     levels, size, dim = books.entries.shape
@@ -76,7 +76,7 @@ def pack(books: Books) -> Packed:
 
 
 def float_parts(vectors: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Cut `[B, T, D]` into parts to turn to float32 one by one: all at once if they are already."""
+    """Yield the slices of parts of `[B, T, D]` to convert to float32; one part if it is float32."""
     if not vectors.numel():
         return iter(())
     if vectors.dtype == torch.float32:
@@ -85,7 +85,7 @@ def float_parts(vectors: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def view(vectors: Tensor) -> View:
-    """View float32 vectors `[B, T, D]` on the CPU, at least one number, without a copy."""
+    """Return float32 CPU vectors `[B, T, D]` of at least one element as a view, without a copy."""
     strides = vectors.stride()
     span = 1 + sum((n - 1) * s for n, s in zip(vectors.shape, strides, strict=True))
     memory = torch.as_strided(vectors, (span,), (1,)).numpy()
@@ -94,9 +94,9 @@ def view(vectors: Tensor) -> View:
 
 @njit(nogil=True, cache=True)
 def empty_tiles(count, dim):  # type: ignore[no-untyped-def]
-    """Make room for tiles `[count, D * vectors]` at the start of a cache line.
+    """Allocate tiles `[count, D * vectors]`, aligned to a cache line.
 
-    Else each load of a full vector register would touch two lines.
+    Otherwise each load of a full vector register would touch two lines.
     """
     memory = np.empty(count * dim * _VECTORS + _LINE, np.float32)
     skip = -(memory.ctypes.data // 4) % _LINE
@@ -107,8 +107,10 @@ def empty_tiles(count, dim):  # type: ignore[no-untyped-def]
 def load_tile(memory, length, strides, first, count, dim, tile):  # type: ignore[no-untyped-def]
     """Copy vectors `first..first+count-1`, counted over B and T, into the columns of a tile.
 
-    Columns past `count` are filled with zeros. Returns False if a vector's squared length is not
-    finite.
+    Columns beyond `count` are filled with zeros.
+
+    Returns:
+        False if the squared length of a vector is not finite.
     """
     squares = np.zeros(_VECTORS, np.float32)
     for j in range(_VECTORS):

@@ -1,8 +1,8 @@
-"""Work of the CPU kernels spread over threads.
+"""Distribution of the CPU kernels' work over threads.
 
-Numba's own parallel loops aren't safe to enter from several threads under each of its threading
-layers, so the kernels release the interpreter lock and run in a pool of ours. Their number is
-torch's: `torch.set_num_threads` holds for both.
+Numba's own parallel loops are not safe to enter from several threads under all of its threading
+layers. The kernels therefore release the interpreter lock and run in a thread pool, whose size is
+`torch.get_num_threads()`, so that `torch.set_num_threads` applies to both.
 """
 
 import functools
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @functools.cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """The pool of this process: threads don't survive a fork."""
+    """Return the pool of this process; threads do not survive a fork."""
     return ThreadPoolExecutor(threads, thread_name_prefix="neuralcodec-lookup")
 
 
@@ -27,12 +27,12 @@ def spread(work: Callable[[int, int], T], count: int, step: int) -> list[T]:
     """Call `work(start, stop)` on parts of `range(count)`, in parallel.
 
     Args:
-        work: must release the interpreter lock to gain by it.
-        count: how much there is to do, at least 0.
-        step: parts start at multiples of it.
+        work: the function; it must release the interpreter lock for a speed-up.
+        count: length of the range, at least 0.
+        step: every part starts at a multiple of it.
 
     Returns:
-        What the calls returned, in the order of the parts.
+        The return values, in the order of the parts; empty if `count` is 0.
     """
     threads = torch.get_num_threads()
     units = -(-count // step)

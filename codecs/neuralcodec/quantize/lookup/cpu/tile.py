@@ -1,8 +1,8 @@
-"""The inner loop of the CPU lookup, in vector instructions that are spelled out.
+"""The inner loop of the CPU lookup, in explicit vector instructions.
 
-A loop with a running minimum isn't turned into vector code by the compiler, so this file writes it
-in LLVM's language: a tile of vectors, one to a lane, against all entries of a codebook, with as
-many accumulators as the machine has registers for.
+The compiler does not vectorise a loop with a running minimum, so this module generates LLVM code:
+it compares a tile of vectors, one per lane, with all entries of a codebook, with as many
+accumulators as the machine has registers for.
 """
 
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 
 class Shape(NamedTuple):
-    """Size of the tile: `lanes` floats to a register, `blocks` registers by `entries` entries."""
+    """Size of the tile: `lanes` floats per register, `blocks` registers by `entries` entries."""
 
     lanes: int
     blocks: int
@@ -22,15 +22,15 @@ class Shape(NamedTuple):
 
     @property
     def vectors(self) -> int:
-        """Vectors of a tile, one to a lane."""
+        """Number of vectors of a tile, one per lane."""
         return self.lanes * self.blocks
 
 
 def _shape() -> Shape:
-    """Choose the tile that fills this machine's vector registers, but for some in transit.
+    """Return the tile that fills the vector registers of this machine, except for temporaries.
 
-    Of the shapes that fit, these ran fastest: few entries, for each is one more load, and more
-    vectors, which share it.
+    Few entries with many vectors are fastest: each entry costs one more load, which the vectors
+    share.
     """
     features = binding.get_host_cpu_features()
     if features.get("avx512f"):  # 32 registers of 16
@@ -46,7 +46,7 @@ _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 
 
 class _Emitter:
-    """Writes the instructions of one tile."""
+    """Builder of the instructions of one tile."""
 
     def __init__(self, builder: Any, shape: Shape) -> None:
         self.b = builder
@@ -77,7 +77,7 @@ class _Emitter:
         return ir.Constant(_I64, value)
 
     def loop(self, count: Any, state: list[Any], body: Any) -> list[Any]:
-        """Run `body(index, state) -> state` for index 0..count-1, count at least 1."""
+        """Emit `body(index, state) -> state` for index 0..count-1; count must be at least 1."""
         b, before = self.b, self.b.block
         block = b.append_basic_block()
         b.branch(block)
@@ -98,13 +98,13 @@ class _Emitter:
         return list(after)
 
     def level(self, book: Any, bias: Any, level: Any, groups: Any, dim: Any) -> tuple[Any, Any]:
-        """Point to one level of the codebooks and of their biases."""
+        """Return pointers to one level of the codebooks and of their biases."""
         b = self.b
         size = b.mul(b.mul(level, groups), self.at(self.shape.entries))
         return b.gep(book, [b.mul(size, dim)]), b.gep(bias, [size])
 
     def biases(self, bias: Any, group: Any) -> list[Any]:
-        """Load the bias of each entry of a group, the same in all lanes."""
+        """Load the bias of each entry of a group, broadcast to all lanes."""
         first = self.b.mul(group, self.at(self.shape.entries))
         places = [self.b.add(first, self.at(e)) for e in range(self.shape.entries)]
         return [self.splat(self.load(bias, place), self.floats) for place in places]
@@ -133,7 +133,7 @@ class _Emitter:
 
 
 def _pointers(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
-    """Give the array arguments as pointers to their first number, the others as they are."""
+    """Return array arguments as pointers to their first element, and the others unchanged."""
     return [
         context.make_array(kind)(context, builder, arg).data
         if isinstance(kind, types.Array)
@@ -146,13 +146,13 @@ def _pointers(context: Any, builder: Any, signature: Any, args: Any) -> list[Any
 def nearest_of_tile(  # type: ignore[no-untyped-def]
     typingctx, x, book, bias, at, first, count, groups, dim, least, codes
 ):
-    """Look for nearer entries for each vector of a tile among some groups of a codebook.
+    """Search some groups of a codebook for nearer entries, for each vector of a tile.
 
-    Args of the compiled function, all arrays flat: x `[dim, vectors]` float32, the vectors, one to
-    a column; book `[K, groups, dim, entries]` float32, the targets with their sign turned; bias
-    `[K, groups, entries]` float32; at, the level; first and count, the groups to look at, at least
-    one; least `[vectors]` float32 and codes `[vectors]` int32, the best score so far and its entry,
-    brought up to date.
+    Args of the compiled function, all arrays flat: x `[dim, vectors]` float32, the vectors, one per
+    column; book `[K, groups, dim, entries]` float32, the negated targets; bias `[K, groups,
+    entries]` float32; at, the level; first and count, the groups to search, at least one; groups
+    and dim, the sizes; least `[vectors]` float32 and codes `[vectors]` int32, the best score so far
+    and its entry, updated in place.
     """
     signature = types.void(x, book, bias, *[types.intp] * 5, least, codes)
 
@@ -177,7 +177,7 @@ def nearest_of_tile(  # type: ignore[no-untyped-def]
                 code = emit.splat(builder.add(base, ir.Constant(_I32, e)), emit.ints)
                 for i in range(blocks):
                     score = scores[e * blocks + i]
-                    # Strictly less: of equal scores the first entry stays.
+                    # Strictly less: ties are broken towards the first entry.
                     less = builder.fcmp_ordered("<", score, least[i])
                     least[i] = builder.select(less, score, least[i])
                     where[i] = builder.select(less, code, where[i])
@@ -198,9 +198,9 @@ def scores_of_group(  # type: ignore[no-untyped-def]
 ):
     """Compare each vector of a tile with one group of entries.
 
-    Args of the compiled function: as of `nearest_of_tile`, and group, the group's number; start
-    `[vectors]` float32, added to the scores of each vector; limits `[vectors]` float32; scores
-    `[entries, vectors]` float32, filled in; hits `[entries]` uint64, filled in: bit j is set where
+    Args of the compiled function: those of `nearest_of_tile`, and group, the number of the group;
+    start `[vectors]` float32, added to the scores of each vector; limits `[vectors]` float32;
+    scores `[entries, vectors]` float32, written; hits `[entries]` uint64, written: bit j is set if
     the score of vector j is at most its limit. Returns whether any bit is set.
     """
     signature = types.boolean(x, book, bias, *[types.intp] * 4, start, limits, scores, hits)
@@ -234,7 +234,7 @@ def scores_of_group(  # type: ignore[no-untyped-def]
 
 @intrinsic
 def trailing_zeros(typingctx, bits):  # type: ignore[no-untyped-def]
-    """Count the zeros below the lowest bit that is set, of a uint64 that isn't 0."""
+    """Return the number of zeros below the lowest set bit of a non-zero uint64."""
 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
