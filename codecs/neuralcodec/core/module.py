@@ -62,7 +62,7 @@ class AudioModule(nn.Module, ABC):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # What runs on some devices only stays where it is when a model around it moves.
-        return self if self.device_types else super()._apply(fn, recurse)
+        return self if self.device_types else super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def cuda(self, device: int | torch.device | None = None) -> Self:
         """Move to a CUDA device; errors as `to`."""

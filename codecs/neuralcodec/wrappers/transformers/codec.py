@@ -99,7 +99,7 @@ class TransformersCodec(LatentCodec):
         return self.__dict__.copy()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         register_again(self.network)
 
     def _analyse(self, wav: Tensor) -> Tensor:

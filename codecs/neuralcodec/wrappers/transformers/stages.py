@@ -206,9 +206,10 @@ class Mimi(Stages):
             if isinstance(module, MimiConv1d):
                 conv = module.conv
                 reach = (conv.kernel_size[0] - 1) * conv.dilation[0] + 1
-                module.kernel_size = torch.tensor(reach)
-                module.stride = torch.tensor(conv.stride[0])
-                module.padding_total = torch.tensor(reach - conv.stride[0])
+                module.kernel_size = nn.Buffer(torch.tensor(reach), persistent=False)
+                module.stride = nn.Buffer(torch.tensor(conv.stride[0]), persistent=False)
+                total = torch.tensor(reach - conv.stride[0])
+                module.padding_total = nn.Buffer(total, persistent=False)
 
     def _refresh(self) -> None:
         """Have the package compute its codebooks from the weights and the device of now.

@@ -132,7 +132,7 @@ class VocosEncodec(LatentCodec):
         # The package's decode is the same under no_grad, which would end a gradient.
         hidden = self.vocos.backbone(features, bandwidth_id=bandwidth_id)
         if hidden.is_meta:  # the inverse transform reads values
-            return hidden.new_empty(len(features), 1, features.shape[-1] * self.hop_length)
+            return features.new_empty(len(features), 1, features.shape[-1] * self.hop_length)
         wav: Tensor = self.vocos.head(hidden)
         return wav[:, None]
 
@@ -183,6 +183,6 @@ class VocosMel(LatentCodec):
     def _synthesise(self, z: Tensor) -> Tensor:
         hidden = self.network.backbone(z)
         if hidden.is_meta:  # the inverse transform reads values
-            return hidden.new_empty(len(z), 1, z.shape[-1] * self.hop_length)
+            return z.new_empty(len(z), 1, z.shape[-1] * self.hop_length)
         wav: Tensor = self.network.head(hidden)
         return wav[:, None]
