@@ -1,7 +1,7 @@
-"""Does a codec keep what its kind promises? A line a promise: pass, fail, or not applicable.
+"""Check that a codec keeps the contracts of its class: pass, fail or not applicable per contract.
 
-The lines measure on a second of recorded speech what the codec classes of `neuralcodec.core`
-say in words. They say nothing on how good a codec sounds.
+The checks measure on about a second of recorded speech what the codec classes of
+`neuralcodec.core` state in their docstrings. They do not measure how good a codec sounds.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ LINES: dict[str, Callable[[Subject], Finding]] = {
     "autocast": portability.autocast,
     "copies": portability.copies,
 }
-"""Every line by name."""
+"""All checks by name, in the order in which they run."""
 
 
 def _result(name: str, line: Callable[[Subject], Finding], subject: Subject) -> Result:
@@ -43,7 +43,7 @@ def _result(name: str, line: Callable[[Subject], Finding], subject: Subject) -> 
         found = line(subject)
     except NotApplicable as reason:
         return Result(name, "n.a.", "", "", str(reason))
-    except Exception as error:  # a codec may break in any way, and the other lines still count
+    except Exception as error:  # a codec may fail in any way; the other checks still run
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         return Result(name, "fail", said, "no error", line.__doc__ or "")
     status: Status = "pass" if found.holds else "fail"
@@ -51,18 +51,18 @@ def _result(name: str, line: Callable[[Subject], Finding], subject: Subject) -> 
 
 
 def run(codec: Any, *, trained: bool = True) -> list[Result]:
-    """Try a codec on every line.
+    """Run every check on a codec.
 
     Args:
-        codec: any `Codec`, `LatentCodec`s included.
-        trained: False for random weights, which reproduce no waveform.
+        codec: any `Codec`, including `LatentCodec`s.
+        trained: whether the weights are trained; random weights reproduce no waveform.
 
     Returns:
-        One result a line, in the order of `LINES`. An error that a codec raises is a failure of
-        the line, and no error here.
+        One result per check, in the order of `LINES`. A check during which the codec raises an
+        error has failed; the error is not raised here.
 
     Raises:
-        ValueError: if `codec` is no `Codec`.
+        ValueError: if `codec` is not a `Codec`.
 
     >>> from neuralcodec import load
     >>> [result.status for result in run(load("pcm")) if result.name == "length"]

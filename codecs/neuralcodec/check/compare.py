@@ -1,4 +1,4 @@
-"""How much two results of a codec differ, and whether that is rounding."""
+"""Differences between two results of a codec, and the bounds within which they are rounding."""
 
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
@@ -9,14 +9,23 @@ from torch import Tensor
 from neuralcodec.check.line import Finding
 
 FLIPPED = 0.005
-"""Fraction of codes that sums in another order may flip: those near ties, and the levels below."""
+"""Largest fraction of codes that may differ because sums are rounded in another order.
+
+The codes near ties differ, and with them those of the deeper levels.
+"""
 
 ROUNDING = 1e-4
-"""Error of latents or audio, over their RMS, that sums in another order may make: -80 dB."""
+"""Largest relative RMS error of latents or audio due to sums in another order: -80 dB."""
 
 
 def relative_error(estimate: Tensor, reference: Tensor) -> float:
-    """RMS of the difference over that of the reference; inf where shapes differ or it isn't 0/0."""
+    """Return the RMS of the difference divided by the RMS of the reference.
+
+    It is 0 where both are equal, and inf where the shapes differ.
+
+    Raises:
+        ZeroDivisionError: if the reference is all zeros and the estimate is not.
+    """
     if estimate.shape != reference.shape:
         return float("inf")
     error = float((estimate.double() - reference.double()).square().mean().sqrt())
@@ -24,7 +33,10 @@ def relative_error(estimate: Tensor, reference: Tensor) -> float:
 
 
 def codes_apart(one: Iterable[Tensor], other: Iterable[Tensor]) -> tuple[int, int]:
-    """Count codes that differ, and all; where shapes differ all of them do."""
+    """Return the number of codes that differ and the number of all codes.
+
+    Where the shapes of two tensors differ, all codes of the larger one count as different.
+    """
     apart = total = 0
     for a, b in zip_longest(one, other, fillvalue=torch.empty(0)):
         size = max(a.numel(), b.numel())
@@ -34,7 +46,7 @@ def codes_apart(one: Iterable[Tensor], other: Iterable[Tensor]) -> tuple[int, in
 
 
 class Comparison:
-    """Differences, added up over several pairs of results that should be the same."""
+    """Differences over several pairs of results that should be equal."""
 
     def __init__(self) -> None:
         self._apart = self._total = 0
@@ -42,7 +54,7 @@ class Comparison:
         self._audio: float | None = None
 
     def coded(self, one: Sequence[Tensor], reference: Sequence[Tensor]) -> None:
-        """Compare codes, one tensor a codebook, or the only tensor of latents."""
+        """Add a pair of codes, one tensor per codebook, or of latents, a single tensor."""
         if reference[0].is_floating_point():
             self._latents = max(self._latents or 0.0, relative_error(one[0], reference[0]))
         else:
@@ -50,11 +62,11 @@ class Comparison:
             self._apart, self._total = self._apart + apart, self._total + total
 
     def audio(self, one: Tensor, reference: Tensor) -> None:
-        """Compare wavs."""
+        """Add a pair of wavs of any shape."""
         self._audio = max(self._audio or 0.0, relative_error(one, reference))
 
     def finding(self, meaning: str, *, exact: bool = False) -> Finding:
-        """Judge: exactly the same, or the same but for rounding."""
+        """Return whether the pairs were equal, up to rounding or, if `exact`, bit for bit."""
         errors = {"latents": self._latents, "audio": self._audio}
         seen = {name: error for name, error in errors.items() if error is not None}
         parts = [f"{self._apart} of {self._total} codes differ"] if self._total else []
@@ -71,10 +83,10 @@ class Comparison:
 
 
 def rms(wav: Tensor) -> float:
-    """Root mean square of all samples."""
+    """Return the root mean square of all samples."""
     return float(wav.double().square().mean().sqrt())
 
 
 def is_finite(*tensors: Tensor) -> bool:
-    """Tell whether there is no NaN and no infinity."""
+    """Return whether the tensors contain neither NaN nor infinity."""
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

@@ -1,4 +1,4 @@
-"""Lines on what a codec says of itself, and on what it leaves behind in the process."""
+"""Checks of the rates and sizes that a codec states, and of its side effects on the process."""
 
 import math
 import random
@@ -13,13 +13,13 @@ from neuralcodec.check.subject import Subject, arrays
 from neuralcodec.core.rates import nominal_rates
 from neuralcodec.core.tokens import Tokens
 
-_PADDING = 2  # frames that a clip may take beyond its length
-_PACKET = 0.1  # seconds that it may take instead where frames are so short that they come packed
-_SHORT = 0.005  # seconds of such a frame
+_PADDING = 2  # frames by which the codes of a clip may exceed its length
+_PACKET = 0.1  # seconds by which they may exceed it where short frames are grouped in packets
+_SHORT = 0.005  # seconds; frames shorter than this count as short
 
 
 def _stated(subject: Subject) -> dict[str, tuple[Any, Any]]:
-    """Pair what the codec says of itself with what the registry says."""
+    """Return pairs of what the codec and the registry state, by name."""
     facts, codec = subject.facts, subject.codec
     if facts is None:
         return {}
@@ -37,7 +37,7 @@ def _stated(subject: Subject) -> dict[str, tuple[Any, Any]]:
 
 
 def rates(subject: Subject) -> Finding:
-    """Tokens counted in a clip are as many as the stated rates give."""
+    """The number of tokens of a clip is that which the stated rates give."""
     wrong = [
         f"{name} is {own}, the registry says {known}"
         for name, (own, known) in _stated(subject).items()
@@ -72,7 +72,7 @@ def rates(subject: Subject) -> Finding:
 
 
 def latents(subject: Subject) -> Finding:
-    """Latents are of the stated width and finite, and decode to the length asked for."""
+    """Latents have the stated width, are finite and decode to the requested length."""
     if not subject.has_latents:
         raise NotApplicable("it gives no latents")
     codec, length = subject.latents, subject.length // 2
@@ -97,7 +97,7 @@ def latents(subject: Subject) -> Finding:
 
 
 def _process() -> dict[str, Any]:
-    """Take down what is everybody's in this process."""
+    """Return the global state of this process that a codec must not change."""
     return {
         "the random state of torch": torch.random.get_rng_state().tolist(),
         "the random state of numpy": repr(np.random.get_state()),  # noqa: NPY002  # the global one
@@ -111,7 +111,7 @@ def _process() -> dict[str, Any]:
 
 
 def side_effects(subject: Subject) -> Finding:
-    """Encoding and decoding leave the process and their input alone; results can be worked on."""
+    """Encoding and decoding change neither global state nor input; autograd takes the results."""
     before, wav = _process(), subject.wav.clone()
     coded = subject.encode(wav)
     given = [array.clone() for array in arrays(coded)]

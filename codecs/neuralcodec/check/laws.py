@@ -1,4 +1,4 @@
-"""Lines on what must make no difference: the batch, chunks, streams, later audio, the depth."""
+"""Checks that batches, chunks, streams, later audio and the depth do not change the codes."""
 
 from collections.abc import Iterator
 from itertools import cycle
@@ -26,7 +26,7 @@ def determinism(subject: Subject) -> Finding:
 
 
 def batch(subject: Subject) -> Finding:
-    """A clip gives the same in a batch and alone."""
+    """A clip gives the same codes and audio in a batch and alone."""
     if not subject.frame_rates:
         raise NotApplicable("a variable bitrate: clips of a batch would differ in length")
     length = subject.length // 2
@@ -42,7 +42,7 @@ def batch(subject: Subject) -> Finding:
 
 
 def lengths(subject: Subject) -> Finding:
-    """Clips of different lengths in one batch give what each gives alone."""
+    """Clips of different lengths in one batch give the same codes and audio as each alone."""
     if not subject.has_codes:
         raise NotApplicable("latents, no tokens")
     half = subject.length // 2
@@ -59,15 +59,15 @@ def lengths(subject: Subject) -> Finding:
 
 
 def chunk(subject: Subject) -> Finding:
-    """Long audio in chunks gives what the whole gives."""
+    """Long audio coded in chunks gives the same codes and audio as coded whole."""
     codec = subject.codec
     streams = subject.has_codes and codec.is_streaming
     if not subject.is_limited and not streams:
         raise NotApplicable("it is given long audio whole: it has no contexts and no streams")
-    # A stream may have a context too, of the frames for which it waits.
+    # A stream may have a context too: the frames for which it waits.
     context = max(codec.encode_context or 0, codec.decode_context or 0)
     size = max(_CHUNK, context)
-    # So long that there is a chunk whose contexts both end within the clip.
+    # Long enough that both contexts of at least one chunk lie within the clip.
     length = (2 * context + 2 * size + 1) * subject.hop - subject.hop // 3
     wav, seconds = subject.speech(length), size * subject.hop / subject.sample_rate
     seen = Comparison()
@@ -76,7 +76,7 @@ def chunk(subject: Subject) -> Finding:
         seen.coded(chunks.encode(codec, wav, seconds=seconds).streams, tokens.streams)
         seen.audio(chunks.decode(codec, tokens, seconds=seconds), codec.decode(tokens))
     if subject.latent is not None and subject.is_limited:
-        # Latents show what codes may hide: a context that is a little too small.
+        # A context that is slightly too small changes latents, but not always codes.
         latents = subject.latent
         with torch.no_grad():
             z = latents.encode_latents(wav)
@@ -102,7 +102,7 @@ def _streamed(stream: Any, x: Tensor, sizes: list[int]) -> Tensor:
 
 
 def stream(subject: Subject) -> Finding:
-    """Audio that comes piece by piece gives what the whole gives."""
+    """Streamed audio gives the same codes and audio as the whole clip."""
     codec = subject.codec
     if not (codec.is_streaming and subject.has_codes):
         why = "though causal it offers no streams" if subject.codec.is_causal else "it isn't causal"
@@ -120,11 +120,11 @@ def stream(subject: Subject) -> Finding:
 
 
 def causality(subject: Subject) -> Finding:
-    """Later audio changes no earlier frame of a codec that says it is causal."""
+    """Later audio changes no earlier frame of a codec that is declared causal."""
     if not subject.codec.is_causal:
         raise NotApplicable("it doesn't say that it is causal")
     subject.needs_frames()
-    frames = -(-subject.length // subject.hop) * 3 // 4  # the first ones may wait for some more
+    frames = -(-subject.length // subject.hop) * 3 // 4  # the first frames may depend on a few more
     wav = subject.wav.clone()
     wav[..., frames * subject.hop :] = -wav[..., frames * subject.hop :].flip(-1)
     changed = subject.encode(wav)
@@ -138,7 +138,7 @@ def causality(subject: Subject) -> Finding:
 
 
 def prefix(subject: Subject) -> Finding:
-    """The codes of k codebooks are the first k of K, and decode."""
+    """The codes of k codebooks are the first k of K, and they decode to the full length."""
     if not subject.has_codes:
         raise NotApplicable("latents, no codebooks")
     if len(subject.depths) < 2:

@@ -1,4 +1,4 @@
-"""A line of the check: what it measures, what it asks for, and what came of it."""
+"""The outcome of one check: what was measured, and the bound that it must keep."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,13 +8,13 @@ Status = Literal["pass", "fail", "n.a."]
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one line.
+    """The result of one check.
 
     Attributes:
-        name: of the line.
-        status: "pass", "fail", or "n.a." where the codec can't be asked that.
-        measured: what was seen, with its unit.
-        bound: what was asked for, or "reported" where nothing is.
+        name: name of the check, a key of `neuralcodec.check.LINES`.
+        status: "pass", "fail", or "n.a." where the check does not apply to the codec.
+        measured: the measured value with its unit; empty for "n.a.".
+        bound: what is required, or "reported" where nothing is; empty for "n.a.".
         explanation: what the measurement means; for "n.a." the reason.
     """
 
@@ -27,7 +27,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a line found, with the fields of `Result`."""
+    """What a check returns: whether its law holds, and the texts of a `Result`."""
 
     holds: bool
     measured: str
@@ -36,4 +36,4 @@ class Finding:
 
 
 class NotApplicable(Exception):
-    """A codec can't be asked what a line asks; the message says why."""
+    """Raised by a check that does not apply to a codec; the message gives the reason."""

@@ -1,4 +1,4 @@
-"""Lines on where a codec is used: under autocast, in copies of it, in other processes."""
+"""Checks that a codec gives the same results under autocast and when it is copied or pickled."""
 
 import copy
 import io
@@ -15,7 +15,7 @@ _HALVES = (torch.bfloat16, torch.float16)
 
 
 def autocast(subject: Subject) -> Finding:
-    """Under `torch.autocast` codes and audio are those of full precision."""
+    """Codes and audio under `torch.autocast` are those of full precision."""
     seen = Comparison()
     kinds = set()
     for half in _HALVES:
@@ -33,7 +33,7 @@ def autocast(subject: Subject) -> Finding:
 
 
 def copies(subject: Subject) -> Finding:
-    """A deep copy and a pickled copy give what the codec gives."""
+    """A deep copy and a pickled copy give the same codes and audio as the codec."""
     stream = io.BytesIO()
     pickle.dump(subject.codec, stream)
     unpickled = pickle.loads(stream.getvalue())

@@ -1,4 +1,4 @@
-"""Lines on hard input: its own output again, silence, extreme levels, what is no audio at all."""
+"""Checks on difficult input: the codec's own output, silence, extreme levels, invalid input."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,7 +14,7 @@ from neuralcodec.check.subject import Coded, Subject, arrays
 from neuralcodec.core.tokens import Tokens
 
 _ROUNDS = 5
-_GROWTH = 4.0  # times the level of the input, or of what came back first
+_GROWTH = 4.0  # largest level, relative to the input or the first output, whichever is louder
 _SILENT = 0.01  # RMS, -40 dB of full scale
 _FRAMES = 8
 
@@ -27,13 +27,13 @@ def _agreement(subject: Subject, one: Coded, other: Coded) -> str:
 
 
 def reencoding(subject: Subject) -> Finding:
-    """Encoded and decoded again and again, audio stays audio."""
+    """Repeated encoding and decoding gives finite audio of bounded level."""
     coded, wav = subject.coded, subject.decoded
     levels, same, errors = [rms(wav)], [], [relative_error(wav, subject.wav) ** 2]
     for _ in range(1, _ROUNDS):
         if not is_finite(wav):
             break
-        again = subject.encode(wav.clamp(-1, 1))  # as a file of integers would
+        again = subject.encode(wav.clamp(-1, 1))  # as writing a file of integers would do
         same.append(_agreement(subject, again, coded))
         coded, wav = again, subject.decode(again, subject.length)
         levels.append(rms(wav))
@@ -50,7 +50,7 @@ def reencoding(subject: Subject) -> Finding:
 
 
 def silence(subject: Subject) -> Finding:
-    """Silence comes back quiet."""
+    """Digital silence decodes to quiet audio."""
     level = rms(subject.pass_through(torch.zeros_like(subject.wav)))
     if not subject.trained:
         finite = level < float("inf")
@@ -59,7 +59,7 @@ def silence(subject: Subject) -> Finding:
 
 
 def _extremes(subject: Subject) -> Mapping[str, Tensor]:
-    """Make signals at the ends of the range, and beyond it."""
+    """Return signals `[1, C, T]` at the limits of the range [-1, 1], by name."""
     short = subject.wav[..., : _FRAMES * subject.hop + 1]
     ones = torch.ones_like(short)
     period = max(2, subject.sample_rate // 200)
@@ -74,7 +74,7 @@ def _extremes(subject: Subject) -> Mapping[str, Tensor]:
 
 
 def levels(subject: Subject) -> Finding:
-    """Audio at the ends of the range gives finite audio; beyond it, that or a ValueError."""
+    """Audio at full scale gives finite audio; beyond it, finite audio or a ValueError."""
     wrong = []
     extremes = _extremes(subject)
     for name, wav in extremes.items():
@@ -96,7 +96,7 @@ def levels(subject: Subject) -> Finding:
 
 
 def _not_refused(attempts: Mapping[str, Callable[[], Any]]) -> list[str]:
-    """List what raises no ValueError."""
+    """Return the names of the attempts that raise no ValueError."""
     accepted = []
     for name, attempt in attempts.items():
         try:
@@ -117,7 +117,7 @@ def _refusal(attempts: Mapping[str, Callable[[], Any]]) -> Finding:
 
 
 def bad_input(subject: Subject) -> Finding:
-    """What is no audio, and a number of codebooks that there isn't, is refused."""
+    """Invalid audio and invalid numbers of codebooks raise ValueError."""
     good = subject.wav
     broken = good.clone()
     broken[..., good.shape[-1] // 2] = torch.nan
@@ -150,7 +150,7 @@ def bad_input(subject: Subject) -> Finding:
 
 
 def foreign_tokens(subject: Subject) -> Finding:
-    """Tokens of a codec with other rates or sizes are refused."""
+    """Tokens of a codec with other rates or codebook sizes raise ValueError."""
     if not subject.has_codes:
         raise NotApplicable("latents, no tokens")
     tokens = subject.coded
@@ -161,7 +161,7 @@ def foreign_tokens(subject: Subject) -> Finding:
             tokens, codebook_sizes=tuple(size + 1 for size in tokens.codebook_sizes)
         ),
     }
-    # Where a sample is a frame, or a packet, the sample rate says it all.
+    # Where a frame is one sample, or a packet, the sample rate is the only rate to test.
     if subject.frame_rates and subject.hop > 1:
         rates = tuple(2 * rate for rate in tokens.frame_rates)
         foreign["another frame rate"] = replace(tokens, frame_rates=rates)

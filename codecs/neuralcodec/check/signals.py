@@ -1,4 +1,4 @@
-"""Lines on the waveform: its length, its place in time, and what shifts do to the codes."""
+"""Checks on the waveform: its length, its delay, and the codes of shifted audio."""
 
 import math
 from itertools import count
@@ -12,9 +12,9 @@ from neuralcodec.check.subject import Subject, arrays
 from neuralcodec.metrics.si_sdr import best_lag
 
 _DELAY_MS = 0.1
-_ALIKE = 0.7  # correlation from which on a waveform counts as reproduced: SI-SDR of 0 dB
+_ALIKE = 0.7  # least correlation at which a waveform counts as reproduced: SI-SDR of 0 dB
 _SHIFT = 3  # frames
-_SETTLED = 8  # frames after which a codec of unlimited sight is compared
+_SETTLED = 8  # frames that are skipped if the receptive field is unbounded or unknown
 
 
 def _next_prime(start: int) -> int:
@@ -22,14 +22,14 @@ def _next_prime(start: int) -> int:
 
 
 def _lengths(subject: Subject) -> list[int]:
-    """Give lengths around a frame, and two primes: of some frames, and of a tenth of a second."""
+    """Return lengths around one frame, and two primes: some frames and a tenth of a second."""
     hop = subject.hop
     primes = {_next_prime(7 * hop // 2 + 2), _next_prime(subject.sample_rate // 10)}
     return sorted({1, hop - 1, hop, hop + 1, 2 * hop + hop // 2, *primes} - {0})
 
 
 def length(subject: Subject) -> Finding:
-    """Audio of any length comes back as long as it was."""
+    """Audio of any length decodes to the same length."""
     wrong = []
     for samples in _lengths(subject):
         wav = subject.pass_through(subject.wav[..., :samples])
@@ -42,7 +42,7 @@ def length(subject: Subject) -> Finding:
 
 
 def _correlation(reference: Tensor, estimate: Tensor, lag: int) -> float:
-    """Correlate what overlaps when `estimate [T]` is `lag` samples late."""
+    """Return the absolute correlation of the overlap if `estimate [T]` is `lag` samples late."""
     size = len(reference)
     one = reference[max(-lag, 0) : size - max(lag, 0)]
     other = estimate[max(lag, 0) : size + min(lag, 0)]
@@ -50,7 +50,7 @@ def _correlation(reference: Tensor, estimate: Tensor, lag: int) -> float:
 
 
 def delay(subject: Subject) -> Finding:
-    """What comes back lies over what went in."""
+    """Decoded audio is aligned in time with the input."""
     if not subject.trained:
         raise NotApplicable("random weights reproduce no waveform")
     reference, estimate = subject.wav[0, 0], subject.decoded[0, 0]
@@ -72,9 +72,9 @@ def delay(subject: Subject) -> Finding:
 
 
 def _moved(subject: Subject, wav: Tensor, samples: int, skipped: int) -> float:
-    """Tell what moves when the first `samples` are cut off, `skipped` frames after the cut.
+    """Return how much cutting off the first `samples` changes, from `skipped` frames after the cut.
 
-    Gives the fraction of codes that differ, or the relative error of latents.
+    That is the fraction of codes that differ, or the relative error of the latents.
     """
     units = [subject.per_hop(rate) for rate in subject.frame_rates]
     whole, cut = arrays(subject.encode(wav)), arrays(subject.encode(wav[..., samples:]))
@@ -82,7 +82,7 @@ def _moved(subject: Subject, wav: Tensor, samples: int, skipped: int) -> float:
     one, other = [], []
     for unit, before, after in zip(units, whole, cut, strict=True):
         before, after = before[..., start * unit :], after[..., skipped * unit :]
-        size = min(before.shape[-1], after.shape[-1])  # the last frame may have gone
+        size = min(before.shape[-1], after.shape[-1])  # the cut clip may lack the last frame
         one.append(before[..., :size])
         other.append(after[..., :size])
     if not subject.has_codes:
@@ -92,7 +92,7 @@ def _moved(subject: Subject, wav: Tensor, samples: int, skipped: int) -> float:
 
 
 def shift(subject: Subject) -> Finding:
-    """Audio that begins some frames later has the same codes, that much earlier."""
+    """Audio that begins some whole frames later has the same codes, shifted by as many frames."""
     subject.needs_frames()
     skipped = (subject.codec.encode_context or 0) if subject.is_limited else _SETTLED
     frames = skipped + _SHIFT + max(16, subject.length // subject.hop)

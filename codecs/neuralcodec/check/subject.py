@@ -1,4 +1,4 @@
-"""A codec on the bench: one face for codecs and latent codecs, and audio to try them on."""
+"""A codec under test: one interface for codecs and latent codecs, and the audio of the checks."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,16 +17,16 @@ from neuralcodec.core.tokens import Tokens
 from neuralcodec.data import clips
 
 Coded: TypeAlias = Tokens | Tensor
-"""What a codec makes of audio: tokens, or latents `[B, D, frames]` where it has no codes."""
+"""Encoded audio: tokens, or latents `[B, D, frames]` where the codec has no codes."""
 
 SECONDS = 1.0
-"""Of audio that most lines use; codecs of few frames a second get more."""
+"""Seconds of audio that most checks use; codecs with few frames per second get more."""
 
 LONGEST = 10.0
-"""Seconds of audio that a line may need at most; big models take several times as long for it."""
+"""Most seconds of audio that a check may need; large models compute several times as long."""
 
-_FRAMES = 16  # the fewest that tell something
-_PEAK = 0.5  # of the audio, so that the decoder's errors don't carry it beyond full scale
+_FRAMES = 16  # least number of frames of the test audio
+_PEAK = 0.5  # peak of the audio, low enough that the decoder's errors do not exceed full scale
 _NOMINAL = 0.02  # seconds that count as a frame where a codec has none
 
 
@@ -34,11 +34,11 @@ class Subject:
     """A codec under test. Results are moved to the CPU.
 
     Args:
-        codec: its codes are checked, and its latents where it gives no codes.
-        trained: whether its weights are more than random.
+        codec: the codec; its codes are checked, or its latents where it has no codes.
+        trained: whether its weights are trained rather than random.
 
     Raises:
-        ValueError: if it is no `Codec`.
+        ValueError: if `codec` is not a `Codec`.
     """
 
     def __init__(self, codec: Any, *, trained: bool = True) -> None:
@@ -54,18 +54,18 @@ class Subject:
 
     @property
     def latents(self) -> LatentCodec:
-        """The codec as one that gives latents; only where `has_latents`."""
+        """The codec as a `LatentCodec`; only where `has_latents`."""
         assert self.latent is not None
         return self.latent
 
     @cached_property
     def frame_rates(self) -> tuple[float, ...]:
-        """Hz, one a codebook or one for the latents; none where the rate depends on the clip."""
+        """Hz, one per codebook or one for the latents; empty where they depend on the clip."""
         return self.codec.frame_rates if self.has_codes else (self.latents.frame_rate,)
 
     @cached_property
     def hop(self) -> int:
-        """Samples of a frame of the slowest codebook, rounded up; 20 ms where there are none."""
+        """Samples per frame of the slowest codebook, rounded up; 20 ms where it has no frames."""
         if self.codec.hop_length is not None:
             return self.codec.hop_length
         if not self.frame_rates:
@@ -74,17 +74,17 @@ class Subject:
 
     @cached_property
     def facts(self) -> Facts | None:
-        """What the registry says of a codec of this name, None if it says nothing."""
+        """The facts that the registry holds on a codec of this name, or None."""
         return REGISTRY[self.codec.name].facts if self.codec.name in REGISTRY else None
 
     @cached_property
     def depths(self) -> Sequence[int]:
-        """Numbers of codebooks that it can run at, rising."""
+        """Numbers of codebooks that it can encode to, rising."""
         return self.codec.depths
 
     @cached_property
     def length(self) -> int:
-        """Samples of `wav`: some frames, the last one not full."""
+        """Samples of `wav`: at least 1 s and 16 frames, less a third of the last frame."""
         frames = max(_FRAMES, -(-round(SECONDS * self.sample_rate) // self.hop))
         return frames * self.hop - self.hop // 3
 
@@ -95,29 +95,29 @@ class Subject:
 
     @cached_property
     def coded(self) -> Coded:
-        """`wav`, encoded."""
+        """The result of encoding `wav`."""
         return self.encode(self.wav)
 
     @cached_property
     def decoded(self) -> Tensor:
-        """`coded`, decoded."""
+        """The result of decoding `coded`, `[1, C, length]`."""
         return self.decode(self.coded, self.length)
 
     def speech(self, length: int, part: int = 0) -> Tensor:
-        """Give `[1, C, length]` of recorded speech, another one for each `part`.
+        """Return recorded speech `[1, C, length]`, another clip for each `part`.
 
         Raises:
-            NotApplicable: if that is more than a line may need.
+            NotApplicable: if `length` is more than `LONGEST` seconds.
         """
         if length > LONGEST * self.sample_rate:
             seconds = length / self.sample_rate
             raise NotApplicable(f"its frames or contexts are so long: {seconds:.0f} s are needed")
         spoken = [clip for clip in clips("starter:test") if clip.kind == "speech"]
         wav = spoken[part % len(spoken)].read(self.sample_rate)
-        wav = wav[:, self.sample_rate // 2 :]  # some begin with silence
+        wav = wav[:, self.sample_rate // 2 :]  # some clips begin with silence
         wav = wav.repeat(1, -(-length // wav.shape[-1]))[:, :length]
         wav = wav * (_PEAK / wav.abs().max())
-        other = wav.roll(self.sample_rate // 1000, dims=-1) / 2  # channels that are not the same
+        other = wav.roll(self.sample_rate // 1000, dims=-1) / 2  # so that the channels differ
         return torch.cat([wav, *[other] * (self.channels - 1)])[None]
 
     def encode(self, wav: Tensor, num_codebooks: int | None = None) -> Coded:
@@ -135,14 +135,14 @@ class Subject:
             return self.latents.decode_latents(coded, length).cpu()
 
     def pass_through(self, wav: Tensor) -> Tensor:
-        """Encode and decode."""
+        """Encode and decode audio `[B, C, T]`; the result has the same length."""
         return self.decode(self.encode(wav), wav.shape[-1])
 
     def per_hop(self, frame_rate: float) -> int:
-        """Count the codes in a frame of the slowest codebook.
+        """Return the number of codes at `frame_rate` Hz per frame of the slowest codebook.
 
         Raises:
-            NotApplicable: if it isn't a whole number.
+            NotApplicable: if it is not a whole number.
         """
         count = frame_rate * self.hop / self.sample_rate
         if abs(count - round(count)) > 1e-6:
@@ -150,20 +150,20 @@ class Subject:
         return round(count)
 
     def needs_frames(self) -> None:
-        """Raise `NotApplicable` if the codes are no frames."""
+        """Raise `NotApplicable` if the codec has no frame rates of its own."""
         if not self.frame_rates:
             raise NotApplicable("the codes are bytes of a packet, not frames of one rate")
 
 
 def on_cpu(coded: Coded) -> Coded:
-    """Move codes or latents to the CPU."""
+    """Return codes or latents on the CPU."""
     if isinstance(coded, Tokens):
         return with_codes(coded, Tensor.cpu)
     return coded.cpu()
 
 
 def with_codes(tokens: Tokens, change: Callable[[Tensor], Tensor]) -> Tokens:
-    """Change all codes, `[B, K, T]` or one `[B, T_k]` after the other, and the side likewise."""
+    """Return tokens with `change` applied to their codes and to their side information."""
     codes = tokens.codes
     return replace(
         tokens,
@@ -173,12 +173,12 @@ def with_codes(tokens: Tokens, change: Callable[[Tensor], Tensor]) -> Tokens:
 
 
 def arrays(coded: Coded) -> tuple[Tensor, ...]:
-    """Give codes `[B, T_k]` one codebook after the other, or the latents as the only array."""
+    """Return codes `[B, T_k]`, one tensor per codebook, or a tuple of the latents alone."""
     return coded.streams if isinstance(coded, Tokens) else (coded,)
 
 
 def clip_of(coded: Coded, index: int) -> Coded:
-    """Take one clip out of a batch."""
+    """Return one clip of a batch, as a batch of 1."""
     if isinstance(coded, Tokens):
         return with_codes(coded, lambda array: array[index : index + 1])
     return coded[index : index + 1]

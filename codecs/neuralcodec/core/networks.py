@@ -1,4 +1,4 @@
-"""What wrappers do with networks of torch: read, fold, and find out how far they see."""
+"""Helpers of the wrappers for networks of torch: loading, weight norm and receptive fields."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 
 @contextmanager
 def seeded(device: torch.device | str = "cpu") -> Iterator[None]:
-    """Draw from a fixed seed on a device in here, and leave torch's global random states alone."""
+    """Seed torch's generator of a device with 0 in this context and restore it afterwards."""
     place = torch.device(device)
     if place.type != "cuda":
         with torch.random.fork_rng(devices=[]):
@@ -26,23 +26,23 @@ def seeded(device: torch.device | str = "cpu") -> Iterator[None]:
 
 
 def load_saved(path: Path) -> Any:
-    """Read what `torch.save` wrote: tensors, numbers and texts, and nothing that runs.
+    """Read a file of `torch.save` with tensors, numbers and strings; no code in it is run.
 
     Raises:
-        ValueError: if the file is none, or holds anything else.
+        ValueError: if it is not such a file, or holds other objects.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, EOFError, RuntimeError) as error:
-        # The error's own text is a page long, and advises to load what may run anything.
+        # The error's own text is a page long, and suggests loading in a way that can run code.
         raise ValueError(f"{path} is no checkpoint of tensors and numbers alone") from error
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
-    """Read a checkpoint of torch, tensors by name only.
+    """Read a checkpoint of torch that is a dict of tensors by name.
 
     Raises:
-        ValueError: if the file is none, or holds anything else.
+        ValueError: if it is not such a file, or holds other objects.
     """
     state = load_saved(path)
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
@@ -51,7 +51,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    """Load `state` into `network`, or raise ValueError if it is not of the model `name`."""
+    """Load `state` into `network`; raise ValueError if it is not a state of the model `name`."""
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError) as error:
@@ -59,19 +59,20 @@ def fill(network: nn.Module, state: dict[str, Tensor], name: str) -> None:
 
 
 def _forget_old_names(module: nn.Module) -> None:
-    """Drop the hook that reads weight norm of older checkpoints, which outlives the weight norm.
+    """Remove the hook that reads weight norm of older checkpoints.
 
-    It is a local function of torch, which can't be pickled.
+    torch leaves it in place when weight norm is removed, and as a local function it cannot be
+    pickled.
     """
     hooks = module._load_state_dict_pre_hooks
     for key, hook in list(hooks.items()):
-        function = getattr(hook, "hook", hook)  # torch wraps it
+        function = getattr(hook, "hook", hook)  # torch wraps the function
         if "weight_norm" in getattr(function, "__qualname__", ""):
             del hooks[key]
 
 
 def fold_weight_norm(network: nn.Module) -> None:
-    """Multiply weight norm of either kind into the weights, in place; results stay the same."""
+    """Multiply weight norm, of either implementation in torch, into the weights, in place."""
     for module in list(network.modules()):
         if hasattr(module, "weight_g"):
             nn.utils.remove_weight_norm(module)
@@ -81,10 +82,10 @@ def fold_weight_norm(network: nn.Module) -> None:
 
 
 def seen(network: nn.Module, first: int, last: int) -> tuple[int, int]:
-    """Find the first and last input that outputs `first`..`last` of a network depend on.
+    """Return the first and last input index on which outputs `first`..`last` of a network depend.
 
-    From the convolutions, one after the other. The ways around residual units see less than what
-    they go around.
+    All convolutions count as one sequence. The skip connections of residual units have a smaller
+    receptive field than the branches that they bypass.
     """
     layers = [m for m in network.modules() if isinstance(m, nn.Conv1d | nn.ConvTranspose1d)]
     for layer in reversed(layers):

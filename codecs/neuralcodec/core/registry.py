@@ -1,10 +1,10 @@
-"""Every codec by name: its module and class, what it needs, and its rates before it is built.
+"""The registry of codecs: for each name its module and class, its requirements and its rates.
 
 The rates are listed here so that they can be shown without weights and without importing a model.
-A test holds them equal to those of the codec once it is built.
+A test checks that they equal those of the built codec.
 
-To add a codec, write its class in one file and add one line here; a codec of another distribution
-needs an entry point of the group `neuralcodec.codecs` instead, or is named as `module:Class`.
+To add a codec, write its class in one file and add one entry here. A codec of another distribution
+is found by an entry point of the group `neuralcodec.codecs`, or is named as `module:Class`.
 """
 
 from collections.abc import Mapping
@@ -16,21 +16,21 @@ from neuralcodec.core.names import unknown
 from neuralcodec.core.rates import nominal_rates
 
 RVQ_SUFFIX = "+rvq"
-"""After the name of a latent codec: with our residual vector quantizer on its latents."""
+"""Suffix to the name of a latent codec that adds our residual vector quantizer of its latents."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a codec before it is built, if none of its settings changes it.
+    """The properties of a codec that are known before it is built and do not depend on settings.
 
     Attributes:
         sample_rate: Hz.
-        channels: of the audio.
-        frame_rates: Hz, one per codebook.
+        channels: number of audio channels.
+        frame_rates: Hz, one per codebook; one for the latents of a codec without codebooks.
         codebook_sizes: entries, one per codebook; empty for a latent codec without codebooks.
         is_causal: whether a token depends on no audio later than its own frame.
-        dim: width of the latents; None where they can't be reached.
-        depths: numbers of codebooks that the codec can run at; empty for all from 1.
+        dim: width of the latents; None where the codec gives no access to them.
+        depths: numbers of codebooks that the codec can encode to; empty for 1..K.
     """
 
     sample_rate: int
@@ -43,7 +43,7 @@ class Facts:
 
     @property
     def bitrates_kbps(self) -> tuple[float, ...]:
-        """Nominal kbit/s at each number of codebooks, rising."""
+        """Nominal bitrate in kbit/s at each number of codebooks, in rising order."""
         depths = self.depths or range(1, len(self.codebook_sizes) + 1)
         return tuple(
             nominal_rates(self.frame_rates[:depth], self.codebook_sizes[:depth])[1]
@@ -53,15 +53,15 @@ class Facts:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a codec is implemented, and what it needs.
+    """The implementation of a codec and its requirements.
 
     Attributes:
-        module: to import when the codec is asked for.
-        attribute: name of its class.
+        module: module of the class, imported when the codec is first used.
+        attribute: name of the class.
         extra: pip extra that installs the packages it needs; None if the base install does.
-        summary: one line on it.
+        summary: description in one line.
         package: import name of the package that it wraps; None if the base install has it.
-        fixed: settings of the class that this name decides.
+        fixed: settings of the class that this name determines.
         facts: its rates; None where they depend on settings.
         checkpoints: names in `neuralcodec.weights.CHECKPOINTS` of the files that it loads.
     """
@@ -108,7 +108,7 @@ def _snac(
         _SNAC,
         "Snac",
         "codecs",
-        f"SNAC at {sample_rate / 1000:g} kHz, a frame rate a codebook (Siuzdak et al. 2024)",
+        f"SNAC at {sample_rate / 1000:g} kHz, one frame rate per codebook (Siuzdak et al. 2024)",
         package="snac",
         fixed={"model": model},
         facts=Facts(sample_rate, 1, rates, (4096,) * len(strides), False, dim=dim),
@@ -121,7 +121,7 @@ def _tiny(frame_rate: float, dim: int) -> Entry:
         "neuralcodec.tiny.codec",
         "Tiny",
         None,
-        f"our own at {frame_rate:g} Hz, trained on speech; comes along",
+        f"tiny codec at {frame_rate:g} Hz, trained on speech; weights included",
         fixed={"model": f"{frame_rate:g}hz"},
         facts=Facts(16000, 1, (frame_rate,) * 8, (1024,) * 8, False, dim=dim),
     )
@@ -156,7 +156,7 @@ REGISTRY: dict[str, Entry] = {
         _VOCOS,
         "VocosEncodec",
         "codecs",
-        "EnCodec's tokens, decoded by Vocos (Siuzdak 2023)",
+        "tokens of EnCodec, decoded by Vocos (Siuzdak 2023)",
         package="vocos",
         facts=Facts(24000, 1, (75.0,) * 16, (1024,) * 16, False, dim=128, depths=(2, 4, 8, 16)),
         checkpoints=("encodec_24khz", "vocos_encodec_24khz_config", "vocos_encodec_24khz"),
@@ -192,7 +192,7 @@ REGISTRY: dict[str, Entry] = {
         _HUGGINGFACE,
         "XCodec",
         "codecs",
-        "X-Codec, acoustic and semantic in one (Ye et al. 2024)",
+        "X-Codec, acoustic and semantic features in one code (Ye et al. 2024)",
         package="transformers",
         facts=Facts(16000, 1, (50.0,) * 8, (1024,) * 8, False, dim=1024),
         checkpoints=("xcodec_config", "xcodec"),
@@ -201,7 +201,7 @@ REGISTRY: dict[str, Entry] = {
         _HUGGINGFACE,
         "HuggingFace",
         "codecs",
-        "EnCodec, DAC, Mimi or X-Codec by the name or folder of a transformers model",
+        "EnCodec, DAC, Mimi or X-Codec, given the name or folder of a transformers model",
         package="transformers",
     ),
     "snac_24khz": _snac("24khz", 24000, 512, (4, 2, 1), 768),
@@ -222,7 +222,7 @@ REGISTRY: dict[str, Entry] = {
     ),
     "pcm": Entry("neuralcodec.wrappers.classical.pcm", "Pcm", None, "uniform samples of 1-16 bits"),
 }
-"""Every codec by name."""
+"""The entries of all built-in codecs by name."""
 
 LatentName = Literal[
     "tiny_25hz",
@@ -262,14 +262,14 @@ LatentName = Literal[
     "mdct+rvq",
     "mel+rvq",
 ]
-"""Names of latent codecs, so that a type checker knows what `load` returns."""
+"""Names of latent codecs, from which a type checker infers what `load` returns."""
 
 
 def entry_of(name: str) -> Entry:
-    """Return the entry of a codec: built in, of an installed entry point, or `module:Class`.
+    """Return the entry of a codec: built in, an installed entry point, or `module:Class`.
 
     Raises:
-        ValueError: if there is no such codec; the nearest name is given.
+        ValueError: if there is no such codec; the message gives the nearest name.
     """
     if name in REGISTRY:
         return REGISTRY[name]

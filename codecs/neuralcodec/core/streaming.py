@@ -1,9 +1,9 @@
-"""Networks on a signal that comes piece by piece, with the result of the whole signal.
+"""Streaming layers: networks that take a signal in pieces and give the result of the whole signal.
 
-Each layer remembers what its next output needs: a convolution the end of its input, an LSTM its
-state, a sum of branches the output by which one branch is ahead of the other. Nothing is computed
-twice but some samples of each transposed convolution, and an output is returned only once all that
-it depends on is known.
+Each layer keeps what its next output needs: a convolution the end of its input, an LSTM its state,
+a sum of branches the output by which one branch is ahead of the other. Apart from some samples of
+each transposed convolution, and the context of `Windowed`, nothing is computed twice. An output is
+returned only once all input that it depends on is known.
 
 Reflection at the start of a signal, with which EnCodec pads its convolutions, needs as many later
 samples as it adds: such a layer waits for them once, and has no delay from then on.
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 
 class Layer(Protocol):
-    """One layer on one signal."""
+    """A layer with the state of one signal."""
 
     def step(self, x: Tensor, last: bool) -> Tensor:
-        """Take the next `x [B, C, T]`, T >= 0, and return the output that is certain by now.
+        """Take the next `x [B, C, T]`, T >= 0, and return the output that is known by now.
 
-        With `last` the signal ends after `x`, and all the rest of the output is returned.
+        With `last` the signal ends after `x`, and all remaining output is returned.
         """
         ...
 
 
 class Pointwise:
-    """A function of each time step alone, which also takes signals of no steps."""
+    """A function of each time step alone that also accepts signals of length 0."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         self._function = function
@@ -59,17 +59,17 @@ class Frames:
 
 
 class Conv:
-    """A causal convolution, padded in front of the signal: kernel - stride samples.
+    """A causal convolution whose padding, kernel - stride samples, lies before the signal.
 
-    Behind the signal it is padded until the last window is full, so that T samples become
+    After the signal it is padded until the last window is full, so that T samples become
     ceil(T / stride).
 
     Args:
-        conv: without padding. To be padded by reflection its kernel must be at least two strides
-            long, or its stride 1.
-        mode: of the padding: "constant" for zeros, "replicate" for the nearest sample, "reflect".
-        whole: the same, padding included, on a whole signal. It is asked for signals that end
-            before there is enough to reflect.
+        conv: convolution without padding. For padding by reflection its kernel must be at least
+            two strides long, or its stride 1.
+        mode: padding mode: "constant" for zeros, "replicate" for the nearest sample, "reflect".
+        whole: the same convolution, padding included, of a whole signal. It is called for signals
+            that end before there are enough samples to reflect.
     """
 
     def __init__(self, conv: nn.Conv1d, mode: str, whole: Callable[[Tensor], Tensor]) -> None:
@@ -77,9 +77,9 @@ class Conv:
         self._conv, self._mode, self._whole = conv, mode, whole
         self._left = (kernel - 1) * dilation + 1 - self._stride
         reflects = mode == "reflect"
-        # Else a reflection at the end would reach back beyond what the next window needs.
+        # Otherwise a reflection at the end would need samples before those that are kept.
         assert not reflects or self._stride == 1 or (kernel >= 2 * self._stride and dilation == 1)
-        self._least = self._left + 1 if reflects else 1  # samples that the first padding takes
+        self._least = self._left + 1 if reflects else 1  # samples that the first padding needs
         self._started = False
         self._tail: Tensor | None = None
 
@@ -101,7 +101,7 @@ class Conv:
         return out
 
     def _keep(self, x: Tensor, count: int) -> Tensor:
-        """Remember the last `count` samples of x; give an output of no samples."""
+        """Keep the last `count` samples of `x` and return an output of length 0."""
         # A clone: a view would hold the whole of x in memory.
         self._tail = x[..., x.shape[-1] - count :].clone()
         return x.new_empty(len(x), self._conv.out_channels, 0)
@@ -111,13 +111,13 @@ class TransposedConv:
     """A causal transposed convolution: T samples become T * stride, the excess cut at the end.
 
     Args:
-        conv: without padding.
+        conv: transposed convolution without padding.
     """
 
     def __init__(self, conv: nn.ConvTranspose1d) -> None:
         (kernel,), (self._stride,) = conv.kernel_size, conv.stride
         self._conv = conv
-        self._context = -(-kernel // self._stride) - 1  # samples before that reach into the next
+        self._context = -(-kernel // self._stride) - 1  # earlier samples that an output needs
         self._tail: Tensor | None = None
 
     def step(self, x: Tensor, last: bool) -> Tensor:
@@ -133,7 +133,7 @@ class TransposedConv:
 
 
 class Recurrent:
-    """An LSTM over time, with its input added to its output if `skip`."""
+    """An LSTM over time, whose input is added to its output if `skip`."""
 
     def __init__(self, lstm: nn.LSTM, *, skip: bool) -> None:
         self._lstm, self._skip = lstm, skip
@@ -150,7 +150,7 @@ class Recurrent:
 
 
 class Chain:
-    """Layers one behind the other."""
+    """Layers that are applied one after the other."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self._layers = layers
@@ -163,7 +163,7 @@ class Chain:
 
 
 class Sum:
-    """Two branches from one input, added as far as both have come."""
+    """The sum of two branches of one input, as far as both outputs are known."""
 
     def __init__(self, first: Layer, second: Layer) -> None:
         self._branches = (first, second)
@@ -181,13 +181,13 @@ class Sum:
 
 
 class Windowed:
-    """A function of limited sight, computed anew on each piece and what it sees around it.
+    """A function with a finite receptive field, computed on each piece with its context.
 
     Args:
-        function: of `[B, C, T]`, gives `[B, channels, T * ratio]`.
-        context: samples before and after a sample that its output depends on.
-        channels: of the output.
-        ratio: samples of the output for one of the input.
+        function: function of `[B, C, T]` that returns `[B, channels, T * ratio]`.
+        context: samples before and after a sample on which its output depends.
+        channels: channels of the output.
+        ratio: output samples per input sample.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class Windowed:
         self._function, self._context = function, context
         self._channels, self._ratio = channels, ratio
         self._held: Tensor | None = None
-        self._done = 0  # samples of those held whose output was given
+        self._done = 0  # number of held samples whose output was returned
 
     def step(self, x: Tensor, last: bool) -> Tensor:
         """See `Layer`."""
@@ -204,7 +204,7 @@ class Windowed:
             x = torch.cat([self._held, x], dim=-1)
         first, end = self._done, x.shape[-1] - (0 if last else self._context)
         if end <= first:
-            self._held = x.clone()  # the caller may fill the same memory again
+            self._held = x.clone()  # the caller may reuse the memory
             return torch.empty(len(x), self._channels, 0, device=x.device)
         start = max(end - self._context, 0)
         self._held, self._done = x[..., start:].clone(), end - start
@@ -212,12 +212,12 @@ class Windowed:
 
 
 class Stream:
-    """One signal on its way through a codec, piece by piece: audio to codes, or codes to audio.
+    """One signal that is encoded or decoded piece by piece.
 
     Args:
-        layer: fresh; it belongs to the stream from now on.
-        codec: whose layer it is.
-        kind: what is pushed, "wav" or "codes".
+        layer: layer in its initial state, which no other stream may use.
+        codec: codec to which the layer belongs.
+        kind: type of the input, "wav" or "codes".
     """
 
     def __init__(self, layer: Layer, codec: "Codec", kind: Literal["wav", "codes"]) -> None:
@@ -226,18 +226,18 @@ class Stream:
         self._ended = self._heard = False
 
     def push(self, x: Tensor) -> Tensor:
-        """Take the next piece and return what it completes.
+        """Take the next piece and return the output that it completes.
 
         Args:
-            x: wav `[B, C, T]` or codes `[B, K, frames]`; T and frames may be 0, B and K must stay
-                the same.
+            x: wav `[B, C, T]` or codes `[B, K, frames]`; T and frames may be 0, B, C and K must
+                stay the same.
 
         Returns:
             Codes `[B, K, frames]` int64, or wav `[B, C, T]`, on the device of `x`.
 
         Raises:
-            ValueError: if the piece is no audio or no codes of the codec, has another batch size
-                or number of codebooks than the first, or the stream has ended.
+            ValueError: if the piece is not audio or codes of the codec, its batch size or number
+                of codebooks differs from the first piece's, or the stream has ended.
         """
         if self._ended:
             raise ValueError("the stream has ended: begin another one")
@@ -252,10 +252,10 @@ class Stream:
         return self._step(x, last=False)
 
     def finish(self) -> Tensor:
-        """End the signal and return the rest.
+        """End the signal and return the remaining output, on the device of the last piece.
 
         Raises:
-            ValueError: if nothing was pushed, or the stream has ended before.
+            ValueError: if no samples or frames were pushed, or the stream has already ended.
         """
         if self._ended:
             raise ValueError("the stream has ended: begin another one")
@@ -276,4 +276,4 @@ class Stream:
     def _step(self, x: Tensor, *, last: bool) -> Tensor:
         with torch.inference_mode(), self._codec._computing():
             out = self._layer.step(self._codec._inward(x), last)
-        return out.to(x.device, copy=True)  # a copy made out here is no inference tensor
+        return out.to(x.device, copy=True)  # here, so that it is no inference tensor

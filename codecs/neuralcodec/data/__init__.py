@@ -1,4 +1,4 @@
-"""Clips to measure codecs on: folders, manifests, and the starter set of the package."""
+"""Sets of clips on which codecs are measured: folders, manifests and the starter set."""
 
 from neuralcodec.data.clip import Clip
 from neuralcodec.data.clips import clips

@@ -1,4 +1,4 @@
-"""One audio file of a set: its header, its samples, and what is known of its content."""
+"""One audio file of a set: its header, its samples and the metadata of its content."""
 
 import hashlib
 import logging
@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 def _mixed(wav: Tensor, path: Path, *, asked: bool) -> Tensor:
-    """Mix `[C, T]` down to `[1, T]`, with a note if nobody asked for it and something is lost."""
+    """Mix `[C, T]` down to `[1, T]`, with a note if it was not `asked` for and channels differ."""
     try:
         mix = audio.mix_down(wav)
     except ValueError as error:
@@ -50,7 +50,7 @@ class Clip:
         path: the file.
         kind: one of `KINDS`.
         transcript: the words that are spoken, "" if not known.
-        speaker: the person who speaks, "" if not known.
+        speaker: the speaker, "" if not known.
     """
 
     name: str
@@ -83,12 +83,12 @@ class Clip:
     ) -> Tensor:
         """Read the clip, by default as mono.
 
-        Several channels are averaged, and an `AudioWarning` says so once per clip and process
-        unless the channels are equal or `channels` asks for it. Channels that cancel are an error.
+        Several channels are averaged, with an `AudioWarning` once per clip and process unless the
+        channels are equal or `channels` asks for it. Channels that cancel are an error.
 
-        Lossy files, float files and resampling may give peaks beyond +-1, which codecs and
-        converters would clip. Such a clip is scaled down to a peak of 1, and a log record of this
-        module says so (level INFO). No other clip is scaled.
+        Lossy files, float files and resampling may give peaks beyond ±1, which codecs and
+        converters would clip. Such a clip is scaled down to a peak of 1, which this module logs at
+        level INFO. No other clip is scaled.
 
         Args:
             sample_rate: Hz to resample to; None for the rate of the file.
@@ -101,7 +101,7 @@ class Clip:
         Raises:
             FileNotFoundError: if the file does not exist.
             OSError: if the file may not be read.
-            ValueError: if the file is no audio, is empty, is damaged, or holds NaN or infinite
+            ValueError: if the file is not audio, is empty, is damaged, or holds NaN or infinite
                 samples; if its channels cancel, or cannot become as many as wanted; or if
                 `sample_rate` or `channels` is out of range.
         """
@@ -118,6 +118,6 @@ class Clip:
         return wav
 
     def digest(self) -> str:
-        """Hash the file's bytes: the first 16 hex digits of their SHA-256."""
+        """Return the first 16 hex digits of the SHA-256 of the file's bytes."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -19,7 +19,7 @@ MANIFEST = "manifest.csv"
 
 
 def _kind_of(parts: tuple[str, ...]) -> str:
-    """Take the kind from the names of the folders around a file, the nearest first."""
+    """Return the kind that the names of the folders around a file give, the nearest first."""
     return next((part.lower() for part in reversed(parts) if part.lower() in KINDS), "unknown")
 
 
@@ -28,7 +28,7 @@ def _fail(error: OSError) -> None:
 
 
 def _audio_below(folder: Path) -> Iterator[Path]:
-    """List the audio files of a folder and those below it, relative to it; hidden ones are none.
+    """Yield the audio files of a folder and its sub-folders, relative to it, without hidden ones.
 
     Raises:
         FileNotFoundError: if one is a link to nothing.
@@ -47,20 +47,20 @@ def _audio_below(folder: Path) -> Iterator[Path]:
 
 
 def _from_folder(folder: Path) -> list[Clip]:
-    """List the audio files in a folder and those below it, sorted by name."""
+    """Return the clips of a folder and its sub-folders, sorted by name."""
     around = folder.absolute().name
     found = [
         Clip(printable(path.as_posix()), folder / path, _kind_of((around, *path.parts[:-1])))
         for path in _audio_below(folder)
     ]
     for name, count in Counter(clip.name for clip in found).items():
-        if count > 1:  # an escape and a file that is spelled like it
+        if count > 1:  # a name with an escape, and a file that is named like it
             raise ValueError(f"{folder} has two files that are written {name!r}; rename one")
     return sorted(found, key=lambda clip: clip.name)
 
 
 def clips(source: str | Path, *, kind: str | None = None) -> list[Clip]:
-    """List the clips of a set. No audio file is opened: one that is no audio fails when it is read.
+    """Return the clips of a set without opening them; a file that is not audio fails on reading.
 
     Args:
         source: one of
@@ -70,14 +70,14 @@ def clips(source: str | Path, *, kind: str | None = None) -> list[Clip]:
             - a manifest: a CSV file with the column `file`, relative to the manifest, and
               optionally `kind`, `transcript`, `speaker`; other columns are ignored, and so are
               blanks around values and the case of the header;
-            - a folder. One that holds a manifest.csv is read through it. Any other is searched for
-              files with one of `audio.EXTENSIONS`, sub-folders included, links to folders not;
-              files and folders below it whose name begins with "." are left out. The kind is the
-              name of the nearest folder around the file, up to `source` itself, that is one of
-              `KINDS`.
+            - a folder. If it holds a manifest.csv, its clips are those of the manifest. Otherwise
+              they are the files with one of `audio.EXTENSIONS`, sub-folders included, but not
+              links to folders; files and folders whose name begins with "." are left out. The kind
+              is the name of the nearest folder around the file, up to `source` itself, that is one
+              of `KINDS`.
 
             A leading `~` is the home folder.
-        kind: the kind of those clips whose kind is "unknown".
+        kind: kind that replaces "unknown".
 
     Returns:
         At least one clip, with unique names: in the manifest's order, or sorted by name.
@@ -87,8 +87,8 @@ def clips(source: str | Path, *, kind: str | None = None) -> list[Clip]:
             an audio file in the folder is a link to nothing.
         OSError: if a folder cannot be listed.
         ValueError: if `source` is empty; if there is no clip; if the manifest has no column `file`,
-            a column twice, a row with too many or too few fields, an unknown kind or a file twice;
-            or if `kind` or the split is unknown.
+            two columns of one name, a row with too many or too few fields, an unknown kind or the
+            same file twice; or if `kind` or the split is unknown.
 
     >>> len(clips("starter:test")), clips("starter:test")[-1].kind
     (12, 'speech')

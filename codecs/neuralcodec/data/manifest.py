@@ -1,4 +1,4 @@
-"""Manifests: CSV files that list the clips of a set and what is known of them."""
+"""Manifests: CSV files that list the clips of a set with their metadata."""
 
 import csv
 from collections import Counter
@@ -23,7 +23,7 @@ def _header(manifest: Path, names: list[str]) -> list[str]:
 
 
 def _read_rows(manifest: Path) -> list[dict[str, str]]:
-    """Read the rows of a CSV file whose header has a column "file"; blanks around values go."""
+    """Return the rows of a CSV file with a column "file", without blanks around values."""
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets add a BOM
             reader = csv.reader(file, strict=True, skipinitialspace=True)
@@ -38,17 +38,17 @@ def _read_rows(manifest: Path) -> list[dict[str, str]]:
 
 
 def read_manifest(manifest: Path, *, split: str | None = None) -> list[Clip]:
-    """List the clips of a manifest, in its order.
+    """Return the clips of a manifest, in its order.
 
     Args:
         manifest: a CSV file in UTF-8 with the column `file`, relative to its folder, and optionally
             `kind`, `transcript`, `speaker` and `split`; other columns are ignored.
-        split: leave out the rows whose `split` is another.
+        split: return only the clips with this `split`; None for all.
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if the column `file` is missing or a column is there twice, a row has too many
-            or too few fields, a kind is unknown or a file is there twice.
+        ValueError: if the column `file` is missing, two columns have the same name, a row has too
+            many or too few fields, a kind is unknown or a file is listed twice.
     """
     found: dict[Path, Clip] = {}
     for number, row in enumerate(_read_rows(manifest), start=1):

@@ -1,1 +1,1 @@
-"""Codecs made of parts: transforms, and any codec's latents under another quantizer or rate."""
+"""Transforms as latent codecs, and latent codecs with another quantizer or another frame rate."""

@@ -29,9 +29,10 @@ class Mdct(LatentCodec):
     """Modified discrete cosine transform with a sine window.
 
     The time-domain aliasing of neighbouring frames cancels (Princen and Bradley 1986), and the
-    transform is orthonormal: without a quantizer `decode_latents` gives the audio back, with one
-    the squared error of the audio is that of the latents. T samples have ceil(T / hop) + 1 frames;
-    a frame of 2 * hop samples reaches one hop ahead, so it is not causal.
+    transform is orthonormal: without a quantizer `decode_latents` reconstructs the audio, with one
+    the squared error of the audio is at most that of the latents. T samples have
+    ceil(T / hop) + 1 frames. A frame of 2 * hop samples extends one hop beyond its own, so the
+    codec is not causal.
 
     Args:
         frame_rate: Hz; must divide `sample_rate`.

@@ -1,4 +1,4 @@
-"""Log-mel frames as a latent codec without weights, decoded by Griffin-Lim."""
+"""Log-mel frames as a latent codec without learned weights, decoded by Griffin-Lim."""
 
 import torch
 from torch import Tensor
@@ -11,11 +11,12 @@ from neuralcodec.latent.mdct import hop_length_of
 
 
 class Mel(LatentCodec):
-    """Log-mel frames, made audible by Griffin-Lim.
+    """Log-mel frames, decoded by the Griffin-Lim algorithm.
 
-    The phase is lost: even without a quantizer `decode_latents` only sounds like the audio.
-    Magnitudes by least squares from the mel bands, phase by the fast Griffin-Lim algorithm
-    (Perraudin et al. 2013) from a fixed random start, so decoding is deterministic.
+    The phase is discarded, so that even without a quantizer the decoded waveform differs from the
+    audio. Decoding estimates the magnitudes from the mel bands by least squares and the phase by
+    the fast Griffin-Lim algorithm (Perraudin et al. 2013) from a fixed random start, so it is
+    deterministic.
 
     Args:
         frame_rate: Hz; must divide `sample_rate`.
@@ -43,7 +44,7 @@ class Mel(LatentCodec):
         self._hop = hop_length_of(sample_rate, frame_rate)
         self.sample_rate, self.frame_rate, self.dim = sample_rate, float(frame_rate), num_mels
         self._floor = 1e-5
-        window = max(2 * self._hop, 64 * sample_rate // 1000)  # samples; 64 ms resolves the pitch
+        window = max(2 * self._hop, 64 * sample_rate // 1000)  # samples; 64 ms resolve the pitch
         transforms = torchaudio_guard.load().transforms
         self._to_mel = transforms.MelSpectrogram(
             sample_rate, n_fft=window, hop_length=self._hop, n_mels=num_mels, power=1.0
@@ -57,7 +58,7 @@ class Mel(LatentCodec):
 
     def _analyse(self, wav: Tensor) -> Tensor:
         frames = -(-wav.shape[-1] // self._hop)
-        # Reflection, which the transform uses at both ends, needs more than half a window.
+        # The transform reflects the signal at both ends, which takes more than half a window.
         length = max(frames * self._hop, self._to_mel.n_fft // 2 + 1)
         mel: Tensor = self._to_mel(fit_length(wav[:, 0], length))
         return mel[..., : frames + 1].clamp(min=self._floor).log()
@@ -68,7 +69,7 @@ class Mel(LatentCodec):
         frames = max(z.shape[2], self._to_mel.n_fft // (2 * self._hop) + 2)  # as at encoding
         magnitudes = fit_length(self._bands_to_bins(z.exp()), frames)
         clips = []
-        for each in torch.split(magnitudes, 1):  # alone, so that it is the same in any batch
+        for each in torch.split(magnitudes, 1):  # one at a time, so that the batch does not matter
             with seeded(z.device):
                 clips.append(self._to_wav(each))
         return torch.stack(clips)[..., : (z.shape[2] - 1) * self._hop]

@@ -1,7 +1,8 @@
-"""Any latent codec with our residual vector quantizer in its latents: again a codec.
+"""Latent codecs with our residual vector quantizer of their latents.
 
-The networks stay as they are; only codebooks are fitted, by k-means. So codebook count, vocabulary
-size and, where the codec allows it, frame rate can be swept with no training of networks.
+The networks stay as they are; only codebooks are fitted, by k-means. So the number of codebooks,
+the vocabulary size and, where the codec allows it, the frame rate can be swept without training
+networks.
 """
 
 import hashlib
@@ -28,25 +29,25 @@ from neuralcodec.latent.retimed import retime
 from neuralcodec.quantize import ResidualVectorQuantizer
 
 LATENTS_PER_ENTRY = 16
-"""How many latents the fitting audio should give for each entry of a codebook."""
+"""Number of latents per codebook entry on which a quantizer is fitted, if there is the audio."""
 
 LONGEST = 60
-"""Seconds of fitting audio that go through a codec at once."""
+"""Most seconds of fitting audio that are encoded at once."""
 
 RETIMING = ("stack", "latent_rate")
 """Settings of a requantized codec that change the frame rate of its latents."""
 
 BEAM = "beam_width"
-"""Setting of a requantized codec that its search takes, and not the codec within."""
+"""Setting of a requantized codec that its quantizer takes, not the latent codec."""
 
 
 class Requantized(LatentCodec):
     """A latent codec with our residual vector quantizer on its latents.
 
     Args:
-        codec: analysis and synthesis.
+        codec: codec that provides analysis and synthesis.
         rvq: quantizer of its latents.
-        beam_width: of the search for codes; 1 is greedy, whose codes are nested.
+        beam_width: width of the search for codes; 1 is greedy search, whose codes are nested.
 
     Raises:
         ValueError: if the quantizer's `dim` is not the codec's, or `beam_width` is below 1.
@@ -72,7 +73,7 @@ class Requantized(LatentCodec):
 
     @property
     def digest(self) -> str:  # type: ignore[override]  # read, never assigned
-        """Of the codec and of the codebooks."""
+        """SHA-256 of the codec's digest and the codebooks, 64 hex digits."""
         return joined(self.codec.digest, digest_of({"codebooks": self.rvq.codebooks}))
 
     def _analyse(self, wav: Tensor) -> Tensor:
@@ -84,20 +85,21 @@ class Requantized(LatentCodec):
 
 @torch.no_grad()
 def fitting_latents(codec: LatentCodec, wavs: Sequence[Tensor], count: int) -> Tensor:
-    """Collect at least `count` latents of some audio, if need be by hearing it more than once.
+    """Return the latents of some audio, encoded more than once where it has fewer than `count`.
 
-    A frame of audio gives other latents when it starts some samples later. Where the audio has too
-    few frames it is encoded again from offsets spread evenly over a frame, which serves unseen
-    audio better than more codebook entries than there is data for. Long recordings are heard in
-    pieces of `LONGEST` seconds, so that memory doesn't grow with them.
+    A frame that starts some samples later has other latents. Where the audio has too few frames it
+    is encoded again from offsets spread evenly over a frame: codebooks fitted on these generalise
+    better than those fitted on too few latents per entry. Recordings are encoded in pieces of at
+    most `LONGEST` seconds, so that memory does not grow with their length.
 
     Args:
-        codec: gives the latents.
+        codec: codec that gives the latents.
         wavs: clips `[C, T]` at the codec's sample rate.
-        count: latents wanted.
+        count: number of latents wanted.
 
     Returns:
-        `[1, D, N]`; N is below `count` only if every offset of a frame was used.
+        Latents `[1, D, N]`. N is about `count` or more, unless every offset within a frame was used
+        or the clips are no longer than a frame; an offset may cost a clip its last frame.
     """
     hop = round(codec.sample_rate / codec.frame_rate)
     wavs = [piece for wav in wavs for piece in torch.split(wav, LONGEST * codec.sample_rate, -1)]
@@ -105,7 +107,7 @@ def fitting_latents(codec: LatentCodec, wavs: Sequence[Tensor], count: int) -> T
     rounds = min(-(-count // sum(latents.shape[-1] for latents in first)), hop)
     parts = []
     for wav, latents in zip(wavs, first, strict=True):
-        # What was heard again lies beside its first hearing: the fit validates on whole stretches.
+        # All encodings of a piece lie together, since the fit validates on contiguous stretches.
         parts.append(latents)
         for step in range(1, rounds if wav.shape[-1] > hop else 1):
             parts.append(codec.encode_latents(wav[None, :, step * hop // rounds :]))
@@ -120,14 +122,14 @@ def fit(
     codebook_size: int,
     seed: int = 0,
 ) -> Requantized:
-    """Fit a quantizer on the latents that `codec` gives of some audio.
+    """Fit a quantizer to the latents of some audio and return the codec with it.
 
     Args:
-        codec: analysis and synthesis.
-        audio: clips to fit on; mixed down to mono for a codec of one channel.
+        codec: codec that provides analysis and synthesis.
+        audio: clips to fit on, each mixed down to mono and repeated for every channel of the codec.
         num_codebooks: K.
         codebook_size: V, entries of each codebook.
-        seed: of the k-means start.
+        seed: seed of the k-means initialisation.
 
     Raises:
         ValueError: if the audio gives fewer latents than `codebook_size`, or a size is below 1.
@@ -143,9 +145,9 @@ def fit(
 def latent_codec(
     name: str, settings: Mapping[str, Any], device: str | torch.device = "cpu"
 ) -> LatentCodec:
-    """Build the latent codec `name`; the settings in `RETIMING`, if any, change its frame rate.
+    """Build the latent codec `name`, with the frame rate that the settings in `RETIMING` give.
 
-    `BEAM` among them is left to the quantizer.
+    The setting `BEAM` is ignored: it belongs to the quantizer.
 
     Raises:
         ValueError: if the codec is unknown or gives no latents, or a value is out of range.
@@ -160,11 +162,11 @@ def latent_codec(
 
 
 def fit_file(codec: LatentCodec, described: Sequence[Any]) -> str:
-    """Name the file of the codebooks that a fit gives, after a hash of all that decides them.
+    """Return the file name of fitted codebooks, which has a hash of all that determines them.
 
     Args:
-        codec: as it is built: what it has learned goes into the hash, and so does our version.
-        described: the rest, as JSON has it: settings, audio, sizes, seed.
+        codec: latent codec; its digest is hashed, and so is the version of neuralcodec.
+        described: everything else that is hashed, as JSON values: settings, audio, sizes, seed.
     """
     text = json.dumps([*described, codec.digest, __version__], sort_keys=True)
     return f"{codec.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
@@ -181,20 +183,20 @@ def load(
     device: str | torch.device = "cpu",
     **settings: Any,
 ) -> Requantized:
-    """Build the latent codec `name` and fit a quantizer on it, or find the one fitted before.
+    """Build the latent codec `name` with a fitted quantizer, read from the cache if it is there.
 
-    Fitted codebooks are kept in the cache, under a hash of all that decides them: the codec's
-    settings and weights, the content of the audio, and the arguments here.
+    Fitted codebooks are cached under a hash of all that determines them: the codec's settings and
+    weights, the content of the audio, the arguments of this function and the version.
 
     Args:
-        name: of a latent codec, without "+rvq".
+        name: name of a latent codec, without "+rvq".
         num_codebooks: K.
         codebook_size: V, entries of each codebook.
-        audio: to fit on: a source that `neuralcodec.data.clips` takes.
-        seed: of the k-means start.
-        beam_width: of the search for codes; 1 is greedy.
-        device: where the codec computes, and where the quantizer is fitted.
-        **settings: those of the latent codec, and `stack` and `latent_rate` of
+        audio: source of the clips to fit on, as `neuralcodec.data.clips` takes it.
+        seed: seed of the k-means initialisation.
+        beam_width: width of the search for codes, which does not affect the fit; 1 is greedy.
+        device: device on which the codec computes and the quantizer is fitted.
+        **settings: settings of the latent codec, and `stack` and `latent_rate` of
             `neuralcodec.latent.retimed.retime`.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Any latent codec at another frame rate: its latents stacked in time, or resampled.
+"""Latent codecs at another frame rate, by stacking their latents in time or resampling them.
 
-The networks stay as they are, so that tokens/s can be swept without training: fewer and wider
-latents, or fewer of the same width.
+The networks stay as they are, so that tokens/s can be swept without training: stacking gives fewer
+and wider latents, resampling latents of the same width at any rate.
 """
 
 import math
@@ -15,15 +15,15 @@ _LOBES = 8  # zero crossings of the filter on either side
 
 
 def interpolate(z: Tensor, ratio: float, length: int) -> Tensor:
-    """Read a band-limited signal at other times: sample j of the result at j / ratio.
+    """Resample a signal by a windowed sinc filter: sample j of the result lies at time j / ratio.
 
-    A windowed sinc, as in resampling audio, but a frame rate need not be a whole number, and the
-    first and last latent are held beyond the ends: a log-mel frame of zeros would be loud.
+    Unlike in resampling audio, rates need not be whole numbers, and beyond the ends the first and
+    last sample are repeated, because zeros would be loud in log-mel frames.
 
     Args:
-        z: `[..., T]`, float, T at least 1.
-        ratio: new rate over old.
-        length: samples wanted.
+        z: signal `[..., T]`, float, T at least 1.
+        ratio: new rate divided by the old one.
+        length: number of samples to return.
 
     Returns:
         `[..., length]` float32.
@@ -44,10 +44,10 @@ def interpolate(z: Tensor, ratio: float, length: int) -> Tensor:
 
 
 class Stacked(LatentCodec):
-    """A latent codec of which several consecutive latents are one.
+    """A latent codec whose consecutive latents are stacked to one.
 
-    Nothing is lost: `stack` latents of width D become one of width stack * D. The last one is
-    filled up with copies of the last latent.
+    Stacking is lossless: `stack` latents of width D become one of width stack * D. The last one is
+    completed with copies of the last latent.
 
     Args:
         codec: the codec whose latents are stacked.
@@ -78,7 +78,7 @@ class Stacked(LatentCodec):
 
     @property
     def digest(self) -> str:  # type: ignore[override]  # read, never assigned
-        """That of the codec."""
+        """The digest of the codec whose latents are stacked."""
         return self.codec.digest
 
     def _analyse(self, wav: Tensor) -> Tensor:
@@ -94,10 +94,10 @@ class Stacked(LatentCodec):
 
 
 class Resampled(LatentCodec):
-    """A latent codec whose latents are resampled in time, each dimension as a signal.
+    """A latent codec whose latents are resampled in time, each dimension as one signal.
 
-    The filter is symmetric and band-limited, so what changes faster than half the new rate is lost:
-    how much that matters is what a sweep measures.
+    The filter is symmetric and band-limited: changes faster than half the lower of the two rates
+    are lost.
 
     Args:
         codec: the codec whose latents are resampled.
@@ -119,7 +119,7 @@ class Resampled(LatentCodec):
 
     @property
     def digest(self) -> str:  # type: ignore[override]  # read, never assigned
-        """That of the codec."""
+        """The digest of the codec whose latents are resampled."""
         return self.codec.digest
 
     def _analyse(self, wav: Tensor) -> Tensor:
@@ -137,8 +137,8 @@ def retime(codec: LatentCodec, *, stack: int = 1, latent_rate: float | None = No
 
     Args:
         codec: any latent codec.
-        stack: latents that become one; 1 for none.
-        latent_rate: Hz; None for the codec's own.
+        stack: number of latents per new one; 1 for no stacking.
+        latent_rate: latents per second, Hz; None for the codec's own rate.
 
     Raises:
         ValueError: if a value is out of range.

@@ -1,4 +1,4 @@
-"""The files that codecs load: which they are, where they are, and how they are downloaded."""
+"""The checkpoints of the codecs: their registry, their places on disk and their download."""
 
 from neuralcodec.weights.places import (
     WeightsMissing,

@@ -1,4 +1,4 @@
-"""Whether a codec can run on this machine: its package and its weights."""
+"""Check whether a codec can run on this machine: its package and its weights."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ def why_unavailable(name: str, settings: Mapping[str, Any]) -> str | None:
     Nothing is imported.
 
     Args:
-        name: of the codec, with or without "+rvq".
-        settings: those that it would be loaded with.
+        name: name of the codec, with or without "+rvq".
+        settings: settings with which it would be loaded.
 
     Returns:
         One line, or None if the codec can run.

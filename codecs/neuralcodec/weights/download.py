@@ -1,8 +1,8 @@
-"""One checkpoint from the web or the Hugging Face hub, and a quick answer if there is no network.
+"""Download of one checkpoint from the web or the Hugging Face hub, with fast failure offline.
 
-pooch downloads from the web, huggingface_hub from the hub. Without a network both need 20 s and
-more to say so, in name lookup and in retries. So a connection is tried first, which must be
-established within `CONNECT_SECONDS`.
+pooch downloads from the web, huggingface_hub from the hub. Without a network both take 20 s and
+more to fail, for name lookup and retries. So a connection is tried first, which must be established
+within `CONNECT_SECONDS`.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from neuralcodec.weights import registry
 from neuralcodec.weights.registry import Checkpoint, hub_url
 
 CONNECT_SECONDS = 1.5
-"""Limit for name lookup and connection together."""
-_SILENCE_SECONDS = 30.0  # between two pieces of a transfer
+"""Time limit in seconds for name lookup and connection together."""
+_SILENCE_SECONDS = 30.0  # time limit between two pieces of a transfer
 _CHUNK_BYTES = 2**16
 
 
 async def _connect(host: str, port: int) -> None:
-    # addresses are tried side by side: if IPv6 is broken, IPv4 answers in time
+    # addresses are tried in parallel: if IPv6 does not work, IPv4 answers in time
     connecting = asyncio.open_connection(host, port, happy_eyeballs_delay=0.1)
     _, writer = await asyncio.wait_for(connecting, CONNECT_SECONDS)
     writer.close()
@@ -38,7 +38,7 @@ async def _connect(host: str, port: int) -> None:
 
 def _try(host: str, port: int, answer: "queue.SimpleQueue[str]") -> None:
     try:
-        # here first, because the exit of the interpreter waits for asyncio's own lookup
+        # looked up here first, because the interpreter's exit waits for lookups of asyncio
         socket.getaddrinfo(host, port)
         asyncio.run(_connect(host, port))
         answer.put("")
@@ -48,7 +48,7 @@ def _try(host: str, port: int, answer: "queue.SimpleQueue[str]") -> None:
 
 @functools.cache
 def _unreachable(host: str, port: int) -> str:
-    """Return why the host cannot be reached, or ""; tried once per process."""
+    """Return why the host cannot be reached, or ""; each host is tried once per process."""
     answer: queue.SimpleQueue[str] = queue.SimpleQueue()
     # a thread that may outlive the call, because a name lookup cannot be interrupted
     threading.Thread(target=_try, args=(host, port, answer), daemon=True).start()
@@ -66,7 +66,7 @@ def why_offline(url: str) -> str | None:
     """Return why nothing can be downloaded from `url`, or None if its host answers.
 
     NEURALCODEC_OFFLINE=1 forbids all downloads, HF_HUB_OFFLINE=1 those from the Hugging Face hub.
-    Each host is tried once per process, and not at all if a proxy is set, which connects for us.
+    Each host is tried once per process, and not at all if a proxy is set for it.
 
     Raises:
         ValueError: if `url` is not an http(s) URL.
@@ -110,12 +110,12 @@ def _transfer(url: str, target: Path) -> None:
 
 
 def download(entry: Checkpoint, target: Path) -> None:
-    """Download a checkpoint into the file `target`, which is replaced once the new one is right.
+    """Download a checkpoint to `target`, which is replaced only once the new file is verified.
 
     Raises:
         ValueError: if the checksum is not the published one.
-        Exception: of requests, httpx or huggingface_hub, if the transfer fails; OSError with an
-            errno if the file cannot be written.
+        Exception: an error of requests, httpx or huggingface_hub if the transfer fails; OSError
+            with an errno if the file cannot be written.
     """
 
     def get(url: str, file: str, _: pooch.Pooch) -> None:
@@ -129,9 +129,9 @@ def download(entry: Checkpoint, target: Path) -> None:
     incoming = target.with_name(f"{target.name}.incoming")
     logger = pooch.get_logger()
     level = logger.level
-    logger.setLevel(logging.WARNING)  # it would announce the folder of incoming files
+    logger.setLevel(logging.WARNING)  # it would log the folder of incoming files
     try:
-        shutil.rmtree(incoming, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(incoming, ignore_errors=True)  # left by a process that was killed
         came = Path(registry.published(incoming).fetch(entry.path, downloader=get))
         if not entry.is_pinned:
             note = f"{registry.digest(came)}  {target.name}\n"

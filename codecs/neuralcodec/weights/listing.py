@@ -1,4 +1,4 @@
-"""Which codecs there are, at which rates, and whether they run on this machine."""
+"""The table of all codecs with their rates and whether they run on this machine."""
 
 import importlib.util
 from dataclasses import asdict, dataclass
@@ -15,23 +15,23 @@ from neuralcodec.core.registry import REGISTRY, Entry, Facts, entry_of, names
 
 @dataclass(frozen=True)
 class Listed:
-    """One codec of the list; rates are those at default settings.
+    """One row of the table; rates are those at default settings.
 
     Attributes:
-        codec: its name.
-        sample_rate: Hz; None where a setting decides.
-        channels: of the audio; None likewise.
+        codec: name of the codec.
+        sample_rate: Hz; None if unknown, for example because a setting determines it.
+        channels: number of audio channels; None likewise.
         frame_rates: Hz; "by clip" for variable bitrates.
         codebooks: numbers of codebooks; "any" for a latent codec, which takes "+rvq".
-        entries: of the codebooks.
+        entries: entries of the codebooks.
         kbps: nominal kbit/s at these numbers of codebooks.
-        latents: whether its latents can be reached; None where it can't be imported.
+        latents: whether it gives access to its latents; None if unknown.
         weights: "here", "not here", or "" if it needs none.
-        runs: whether it runs here as it is.
+        runs: whether it runs here with default settings.
         reason: why it does not run here and how to fix it, or which settings it needs.
-        extra: pip extra that installs what it needs; "" for none.
-        settings: names of its settings.
-        summary: what it is.
+        extra: pip extra that installs the packages it needs; "" for none.
+        settings: names of its settings, for a codec whose rates depend on them.
+        summary: description in one line.
     """
 
     codec: str
@@ -137,11 +137,12 @@ def _listed(name: str) -> Listed:
 
 
 def list_codecs() -> pd.DataFrame:
-    """Return a table of all codecs, those of installed packages included.
+    """Return a table of all codecs, including those of other installed packages.
+
+    Nothing is downloaded: a codec whose weights are not on this machine counts as not running.
 
     Returns:
-        One row per codec, with the columns of `Listed`. Weights that are not here make a codec one
-        that does not run; nothing is downloaded.
+        One row per codec, with the columns of `Listed`.
 
     >>> list_codecs().set_index("codec").loc["tiny_50hz", "kbps"]
     '0.5..4'

@@ -1,4 +1,4 @@
-"""Where checkpoints are: a folder of the user's, the cache, or a download with its checksum.
+"""The places of checkpoints: folders of the user, the cache, and downloads with checksums.
 
 A checkpoint is looked for, in this order,
 
@@ -8,9 +8,9 @@ A checkpoint is looked for, in this order,
 3. where it is published, or under the URL in NEURALCODEC_MIRROR; the download fills the cache.
    HF_ENDPOINT moves the Hugging Face hub.
 
-All files are compared with their checksum, once per process. A wrong one in the cache stays there
-until `neuralcodec weights fetch NAME --force`, because a damaged disk or a publication that changed
-is something the user should know.
+All files are compared with their checksum, once per process. A wrong file in the cache is an error
+until `neuralcodec weights fetch NAME --force` replaces it, because the user should learn of a
+damaged disk or a changed publication.
 """
 
 import os
@@ -30,7 +30,7 @@ from neuralcodec.weights.registry import CHECKPOINTS, Checkpoint, hub_url
 
 
 class WeightsMissing(FileNotFoundError):
-    """A checkpoint cannot be found; the message says in one line which, and the cure."""
+    """A checkpoint cannot be found; the message states in one line which one and how to fix it."""
 
 
 def _entry(name: str) -> Checkpoint:
@@ -64,13 +64,13 @@ def find(name: str) -> Path | None:
 
 
 def check(name: str, path: Path) -> bool:
-    """Compare the file at `path` with what is known of the checksum of checkpoint `name`.
+    """Compare the file at `path` with the known checksum of the checkpoint `name`.
 
     Returns:
-        Whether a checksum is known, published or of the first download.
+        Whether a checksum is known, be it published or that of the first download.
 
     Raises:
-        ValueError: if it differs; names the file, both checksums and the cure.
+        ValueError: if it differs; the message has the file, both checksums and how to fix it.
     """
     entry = _entry(name)
     known = [entry.sha256, None if entry.is_pinned else registry.read_note(path)]
@@ -84,10 +84,10 @@ def check(name: str, path: Path) -> bool:
 
 @contextmanager
 def _downloading(what: str, offline: str | None, cure: str) -> Iterator[None]:
-    """Raise WeightsMissing, with the cure, from any error of the network."""
+    """Turn any network error in this context into `WeightsMissing` with the text `cure`."""
     try:
         yield
-    except Exception as error:  # of whichever HTTP library pooch and huggingface_hub are built on
+    except Exception as error:  # of the HTTP library that pooch or huggingface_hub uses
         if isinstance(error, ValueError) or getattr(error, "errno", None) is not None:
             raise  # a wrong name or checksum, or the disk
         cause = error.__cause__ or error
@@ -97,16 +97,17 @@ def _downloading(what: str, offline: str | None, cure: str) -> Iterator[None]:
 
 
 def fetch(name: str, *, again: bool = False) -> Path:
-    """Download the checkpoint `name` into the cache, if it is not there yet.
+    """Download the checkpoint `name` into the cache unless it is there, and return its path.
 
-    Processes that fetch the same file wait for the first.
+    Of several processes that fetch the same file one downloads it and the others wait.
 
     Args:
         name: a key of `CHECKPOINTS`.
-        again: download and replace it even if it is there.
+        again: download and replace the file even if it is in the cache.
 
     Raises:
-        WeightsMissing: if it cannot be downloaded; gives the URL, the checksum and where to put it.
+        WeightsMissing: if it cannot be downloaded; the message has the URL, the checksum and where
+            to put the file.
         ValueError: if the checksum of the download is not the published one.
         OSError: if the cache cannot be written.
     """
@@ -138,7 +139,7 @@ def locate(name: str, path: str | Path | None = None) -> Path:
             checkpoint's name, such as "lyragan.tflite".
 
     Raises:
-        WeightsMissing: if it is not here and cannot be downloaded.
+        WeightsMissing: if there is no file at `path`, or the checkpoint cannot be downloaded.
         ValueError: if a file's checksum is not the published one, or there is no such checkpoint.
     """
     if path is not None:
@@ -167,14 +168,14 @@ def hub_folder(model: str, revision: str | None = None) -> Path:
 
     Args:
         model: a folder, which is returned as it is; or the model's name on the hub. A folder of
-            that name in one of NEURALCODEC_WEIGHTS comes first, whatever its revision; then
-            huggingface_hub's own cache and download.
-        revision: commit, tag or branch on the hub; default its main branch. Only a commit is
-            reproducible.
+            that name in one of NEURALCODEC_WEIGHTS comes first, whatever its revision, then the
+            cache of huggingface_hub and a download.
+        revision: commit, tag or branch on the hub; default its main branch. Only a commit always
+            names the same files.
 
     Raises:
-        WeightsMissing: if it is not here and cannot be downloaded.
-        ValueError: if no model of the hub can have this name.
+        WeightsMissing: if it is not on this machine and cannot be downloaded.
+        ValueError: if `model` cannot be the name of a model on the hub.
     """
     places = [Path(model).expanduser(), *(folder / model for folder in _folders())]
     found = next((place for place in places if place.is_dir()), None)

@@ -1,4 +1,4 @@
-"""Which files the codecs load: names, URLs, checksums and licences, from `checkpoints.toml`.
+"""The registry of checkpoints: names, URLs, checksums and licences, from `checkpoints.toml`.
 
 If the published checksum is unknown, or only its first digits are known, the first download is
 trusted: its checksum is written to NAME.sha256 in the format of `sha256sum`.
@@ -22,10 +22,10 @@ class Checkpoint:
     """A published file.
 
     Attributes:
-        path: where it lies in a folder of weights, such as "lyra/lyragan.tflite".
-        url: where it is published, at a pinned revision.
-        licence: of the weights.
-        sha256: of its content in hex digits, or the leading ones that are known; None if none is.
+        path: path in a folder of weights, such as "lyra/lyragan.tflite".
+        url: URL where it is published, at a pinned revision.
+        licence: licence of the weights.
+        sha256: SHA-256 of its content in hex digits, or its known leading digits; None if unknown.
     """
 
     path: str
@@ -45,7 +45,7 @@ def _read() -> dict[str, Checkpoint]:
 
 
 CHECKPOINTS: dict[str, Checkpoint] = _read()
-"""Every published file by name."""
+"""All published files by name."""
 
 
 def hub_url() -> str:
@@ -71,7 +71,7 @@ def published(folder: Path) -> pooch.Pooch:
 
 @functools.cache
 def _hash(path: str, size: int, changed_ns: int) -> str:
-    """Hash a file once per process, unless its size or time of change differs."""
+    """Hash a file once per process, and again if its size or modification time differs."""
     return str(pooch.file_hash(path))
 
 
@@ -82,7 +82,7 @@ def digest(path: Path) -> str:
 
 
 def shown(known: str | None) -> str:
-    """Return what is known of a checksum, for a message: a partial one ends in dots."""
+    """Return the known digits of a checksum for a message; a partial one ends in dots."""
     if known is None:
         return "unknown"
     return known if len(known) == _FULL else f"{known}..."
@@ -96,12 +96,16 @@ def difference(path: Path, known: str) -> str | None:
 
 
 def note_of(path: Path) -> Path:
-    """Return the file that holds the checksum of the first download of `path`."""
+    """Return the path of the file that holds the checksum of the first download of `path`."""
     return path.with_name(f"{path.name}.sha256")
 
 
 def read_note(path: Path) -> str | None:
-    """Return the checksum of the first download of `path`, or None; ValueError if it is garbled."""
+    """Return the checksum of the first download of `path`, or None if there is no such file.
+
+    Raises:
+        ValueError: if the file holds no checksum.
+    """
     note = note_of(path)
     if not note.is_file():
         return None

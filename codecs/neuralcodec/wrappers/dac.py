@@ -1,8 +1,9 @@
 """DAC at 44.1, 24 and 16 kHz, by the package `dac` (Kumar et al. 2023, arXiv:2306.06546).
 
 Networks and quantizer are those of descript-audio-codec, with weight norm multiplied into the
-weights. Beyond what the package offers there are audio of exactly the input's length and in time
-with it, prefixes of the codebooks, chunks that change nothing, and a beam search.
+weights. In addition to what the package offers, decoded audio has exactly the input's length and is
+aligned with it, any number of codebooks can be used, long audio can be coded in chunks with the
+same result, and there is a beam search.
 """
 
 import inspect
@@ -29,20 +30,20 @@ from neuralcodec.weights import locate
 torchaudio_guard.load()
 
 with warnings.catch_warnings():
-    # The package scripts a function on import, which torch has come to advise against.
+    # The package scripts a function on import, which torch has deprecated.
     warnings.filterwarnings("ignore", "", DeprecationWarning, r"torch\.jit")
     from dac import DAC
 
 
 @dataclass(frozen=True)
 class _Published:
-    """What a published model is, as in `conf/final` of descriptinc/descript-audio-codec.
+    """Settings of a published model, from `conf/final` of descriptinc/descript-audio-codec.
 
     Attributes:
         sample_rate: Hz.
         rates: strides of the encoder; the decoder has them in reverse.
-        num_codebooks: of 1024 entries.
-        lead: samples by which the package's audio comes early, see `Dac`.
+        num_codebooks: number of codebooks, of 1024 entries each.
+        lead: samples by which the package's audio is early, see `Dac`.
     """
 
     sample_rate: int
@@ -52,7 +53,7 @@ class _Published:
 
     @property
     def hop_length(self) -> int:
-        """Samples of a frame."""
+        """Samples per frame."""
         return math.prod(self.rates)
 
 
@@ -64,23 +65,23 @@ _MODELS = {
 
 
 def _build(settings: Mapping[str, Any]) -> Any:
-    """Make the package's network; torch's global random state is left alone."""
+    """Build the package's network without changing torch's global random state."""
     with seeded(), warnings.catch_warnings():
-        # The package was written for the weight norm that torch replaced since.
+        # The package uses an implementation of weight norm that torch has since replaced.
         warnings.filterwarnings("ignore", "", FutureWarning, r"torch\.nn\.utils\.weight_norm")
         return DAC(**settings)
 
 
 def random_network(model: str) -> Any:
-    """Build the published configuration with random weights and codebooks, always the same ones.
+    """Build the published configuration with random weights and codebooks from a fixed seed.
 
-    Codes vary with the audio in every codebook; what is decoded sounds like nothing.
+    Codes depend on the audio in every codebook; decoded audio is noise.
 
     Args:
         model: "44khz", "24khz" or "16khz".
 
     Returns:
-        dac.DAC: on the CPU, weight norm as the package has it.
+        dac.DAC: on the CPU, with weight norm as in the package.
     """
     published = _MODELS[model]
     network = _build(
@@ -96,22 +97,23 @@ def random_network(model: str) -> Any:
     with torch.no_grad():
         for name, parameter in network.encoder.named_parameters():
             if name.endswith("weight_g"):
-                # As torch starts convolutions, latents would have a hundredth of the size of
-                # codebook entries, and every level but the first would only see those.
+                # With torch's initialisation latents would be a hundred times smaller than
+                # codebook entries, so that all levels but the first would quantize only these.
                 parameter.mul_(2**0.5)
     return network
 
 
 def read_network(path: Path, model: str) -> Any:
-    """Read a checkpoint as the package saves it: weights, and the settings they belong to.
+    """Read a checkpoint that the package saved: weights and the settings of their network.
 
     Args:
-        path: file of a dict with "state_dict" and, in "metadata", the "kwargs" of `dac.DAC`, of
-            which those that it doesn't know are ignored, as the package does.
-        model: "44khz", "24khz" or "16khz"; widths, depth and codebooks are the file's own.
+        path: file of a dict with "state_dict" and, in "metadata", the "kwargs" of `dac.DAC`.
+            Unknown ones of these are ignored, as in the package.
+        model: "44khz", "24khz" or "16khz"; widths, depth and codebooks are those of the file.
 
     Raises:
-        ValueError: if the file is no such checkpoint, or of another sample rate or hop length.
+        ValueError: if the file is not such a checkpoint, or its sample rate or hop length is not
+            that of `model`.
     """
     saved = load_saved(path)
     try:
@@ -143,33 +145,32 @@ def read_network(path: Path, model: str) -> Any:
 
 
 class Dac(LatentCodec):
-    """DAC of one sample rate; mono, not causal.
+    """DAC at one sample rate; mono, not causal.
 
-    The published 24 and 16 kHz models come back 8 samples early from the package: put in time,
+    With the published 24 and 16 kHz models the package's audio is 8 samples early: aligned, the
     SI-SNR of a speech clip rises from 2.5 to 21.1 and from -0.2 to 12.9 dB (README of codecscope
-    0.1.0). `decode` compensates for that; the first 8 samples, which the package then lacks, are
-    zeros.
+    0.1.0). `decode` compensates for that; the first 8 samples, which the package lacks, are zeros.
 
-    The cause lies in the odd stride, 5, around which the package pads by ceil(5 / 2) in encoder and
-    decoder. That shifts nothing, since both lean to the same side, but decoded audio ends up 8
-    samples short, with which the repository's own training at 16 kHz fails: its clips of 0.38 s are
-    19 whole frames, and the losses compare 6080 samples with 6072. With floor(5 / 2) in the decoder
-    alone, as in the repository's first version, both models train. So these weights seem to be
-    trained that way; since then everything comes 1 sample of that layer, 4 * 2 = 8 samples of the
-    output, early.
+    The cause is the odd stride, 5, for which the package pads by ceil(5 / 2) in both encoder and
+    decoder. As both pad the same side, nothing is shifted, but decoded audio is 8 samples short.
+    With that the repository's own training at 16 kHz fails: its clips of 0.38 s are 19 whole
+    frames, and the losses compare 6080 samples with 6072. With floor(5 / 2) in the decoder alone,
+    as in the repository's first version, both models train. So the published weights were
+    apparently trained that way, and in later versions their output is 1 sample of that layer,
+    4 * 2 = 8 samples of audio, early.
 
     Args:
         model: "44khz" (9 codebooks), "24khz" (32) or "16khz" (12), each of 1024 entries.
         weights: a checkpoint that the package saved or published, which may have other widths and
             another number of codebooks; None: the published one; "random": `random_network`.
-        beam_width: 1: the package's own greedy search; more: ours, on the same codebooks, with a
-            smaller error (see `ResidualVectorQuantizer.encode`).
+        beam_width: 1: the package's own greedy search; more: our beam search over the same
+            codebooks, with a smaller error (see `ResidualVectorQuantizer.encode`).
 
     Attributes:
-        network: the package's model, weight norm folded.
+        network: the package's model, with weight norm folded into the weights.
 
     Raises:
-        WeightsMissing: if the weights are nowhere to be found.
+        WeightsMissing: if the weights cannot be found or downloaded.
         ValueError: if there is no such model, the weights are of another, or `beam_width` is
             below 1.
     """
@@ -190,7 +191,7 @@ class Dac(LatentCodec):
             network = random_network(model)
         else:
             network = read_network(locate(self.name, weights), model)
-        self.digest = digest_of(network.state_dict())  # folding rounds in a machine's own way
+        self.digest = digest_of(network.state_dict())  # folding rounds differently per machine
         fold_weight_norm(network)
         self.network = network.eval()
         published = _MODELS[model]
@@ -202,13 +203,13 @@ class Dac(LatentCodec):
         self.delay_samples = -published.lead
         first, last = seen(network.encoder, 0, 0)
         self.encode_context = max(-(first // self.hop_length), last // self.hop_length)
-        start = self.delay_samples  # of a frame's audio, in the decoder's output
+        start = self.delay_samples  # index of a frame's audio in the decoder's output
         first, last = seen(network.decoder, start, start + self.hop_length - 1)
         self.decode_context = max(-first, last)
 
     @property
     def rvq(self) -> ResidualVectorQuantizer:
-        """The codebooks as a quantizer of ours."""
+        """The codebooks as a `ResidualVectorQuantizer`."""
         held: ResidualVectorQuantizer = self._converted(
             ResidualVectorQuantizer.from_dac, self.network
         )

@@ -1,16 +1,16 @@
-"""Lyra v2: the SoundStream that Google published for speech (Zeghidour et al. 2021).
+"""Lyra v2: the SoundStream model that Google published for speech (Zeghidour et al. 2021).
 
-Three TFLite files of google/lyra v1.3.2 (Apache-2.0): encoder, quantizer and decoder, run by
-`ai-edge-litert`. 16 kHz, 50 latents of 64 numbers a second, 46 codebooks of 16 entries. Google uses
-the first 16, 30 or 46 of them (3.2, 6 or 9.2 kbit/s); any number works. The quantizer is our own
-with Lyra's codebooks, so that codes can be looked for with a beam.
+Encoder, quantizer and decoder are three TFLite files of google/lyra v1.3.2 (Apache-2.0), run by
+`ai-edge-litert`. Audio has 16 kHz, latents have 64 dimensions at 50 Hz, and there are 46 codebooks
+of 16 entries. Google uses the first 16, 30 or 46 (3.2, 6 or 9.2 kbit/s); any number works. The
+quantizer is our own with Lyra's codebooks, so that a beam search is possible.
 
-The networks are causal and keep the frames before in variables. `reset_all_variables` of TFLite
-doesn't touch variables of this kind: what it ran on before would be heard for half a second of the
-next clip. So every clip, and every stream, has an interpreter of its own, which takes 2 ms to make.
+The networks are causal and keep earlier frames in variables that `reset_all_variables` of TFLite
+does not reset: the previous clip would be audible for half a second of the next one. So every clip,
+and every stream, has an interpreter of its own, which takes 2 ms to create.
 
-Weights are 8-bit in part: another runtime gives other latents, hence codes. On stderr the runtime
-says once which delegate it uses; it has no switch for that.
+Some weights have 8 bits, so that another runtime gives other latents and hence other codes. The
+runtime writes once to stderr which delegate it uses, which cannot be turned off.
 """
 
 import hashlib
@@ -38,15 +38,15 @@ _FRAME_RATE = _SAMPLE_RATE / _HOP
 
 
 class _Network:
-    """A network that turns a row of numbers into another and remembers the rows before.
+    """A causal network that maps one row per frame to another and keeps the state of earlier rows.
 
     Args:
         model: content of the TFLite file.
-        shape: how long the rows are that go in and come out.
-        threads: that it may use.
+        shape: lengths of an input row and of an output row.
+        threads: number of threads that it may use.
 
     Raises:
-        ValueError: if it is no TFLite file or one of other rows.
+        ValueError: if it is not a TFLite file, or its rows have other lengths.
     """
 
     def __init__(self, model: bytes, shape: tuple[int, int], threads: int) -> None:
@@ -59,7 +59,7 @@ class _Network:
             raise ValueError(f"it turns rows of {found[0]} into rows of {found[1]}, not of {shape}")
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        """Turn rows `[T, in]` into `[T, out]`."""
+        """Return the output rows `[T, out]` of input rows `[T, in]`."""
         source, target = self._source["index"], self._target["index"]
         shaped = rows.reshape(len(rows), *self._source["shape"])
         out = np.empty((len(rows), int(np.prod(self._target["shape"]))), np.float32)
@@ -71,7 +71,7 @@ class _Network:
 
 
 def _read_codebooks(decode: _Network) -> Tensor:
-    """Read the codebooks `[46, 16, 64]`: what the quantizer decodes each code to, all alone."""
+    """Return the codebooks `[46, 16, 64]`: to what the quantizer decodes each code alone."""
     unused = -1
     codes = np.full((_LEVELS, _ENTRIES, _LEVELS), unused, np.int32)
     for level in range(_LEVELS):
@@ -81,7 +81,7 @@ def _read_codebooks(decode: _Network) -> Tensor:
 
 
 def _frames(wav: Tensor) -> Tensor:
-    """Cut `[..., T]` into frames `[..., ceil(T / 320), 320]`, the last filled up with zeros."""
+    """Return the frames `[..., ceil(T / 320), 320]` of `wav [..., T]`, the last padded by zeros."""
     count = -(-wav.shape[-1] // _HOP)
     return fit_length(wav, count * _HOP).reshape(*wav.shape[:-1], count, _HOP)
 
@@ -91,14 +91,14 @@ def _read(name: str, folder: str | Path | None) -> bytes:
 
 
 class _Batch:
-    """A network for each clip of a batch, for clips that go on from call to call."""
+    """One network per clip of a batch, whose clips may continue over several calls."""
 
     def __init__(self, make: Callable[[], _Network]) -> None:
         self._make = make
         self._networks: list[_Network] = []
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Turn `[B, T, in]` into `[B, T, out]`; every call must bring the same B clips."""
+        """Return the output `[B, T, out]` of `[B, T, in]`; B must be the same in every call."""
         if not self._networks:
             self._networks = [self._make() for _ in range(len(rows))]
         arrays = rows.detach().float().numpy()
@@ -107,23 +107,23 @@ class _Batch:
 
 
 class _EncoderLayer:
-    """The encoder on a signal that comes in pieces: a frame is encoded once it is full."""
+    """The encoder on a signal that comes in pieces: a frame is encoded once it is complete."""
 
     def __init__(self, encoder: _Batch) -> None:
         self._encoder = encoder
         self._rest: Tensor | None = None  # [B, 1, T], less than a frame
 
     def step(self, x: Tensor, last: bool) -> Tensor:
-        """See `streaming.Layer`; the last frame is filled up with zeros."""
+        """See `streaming.Layer`; the last frame is padded by zeros."""
         if self._rest is not None:
             x = torch.cat([self._rest, x], dim=-1)
         whole = x.shape[-1] if last else x.shape[-1] // _HOP * _HOP
-        self._rest = x[..., whole:].clone()  # the caller may fill the same memory again
+        self._rest = x[..., whole:].clone()  # the caller may reuse the memory
         return self._encoder(_frames(x[:, 0, :whole])).mT
 
 
 class _DecoderLayer:
-    """The decoder on latents that come in pieces: every frame gives its 320 samples at once."""
+    """The decoder on latents that come in pieces: each frame gives its 320 samples at once."""
 
     def __init__(self, decoder: _Batch) -> None:
         self._decoder = decoder
@@ -136,23 +136,23 @@ class _DecoderLayer:
 class Lyra(LatentCodec):
     """Lyra v2: 16 kHz, 50 frames/s, 1..46 codebooks of 16 entries, on the CPU.
 
-    Decoded audio is in time with the input: on speech their correlation peaks at a shift of 0.
-    The contexts are 25 frames: by the sizes of all that the network remembers, a latent depends on
-    24.7 frames before it and none after it, and so does its audio.
+    Decoded audio is aligned with the input: on speech their correlation peaks at a lag of 0.
+    The contexts are 25 frames: according to the sizes of the networks' state variables, a latent
+    depends on 24.7 frames before it and none after it, and so does the audio of a frame.
 
     Args:
         weights: folder that holds soundstream_encoder.tflite, quantizer.tflite and lyragan.tflite;
             None: where `neuralcodec.weights` finds them.
-        beam_width: codes kept at each level of the search; 1 is the greedy search, whose codes are
-            nested and, but for near ties, those of Lyra's own quantizer.
-        num_threads: that the runtime may use, at least 1.
+        beam_width: hypotheses kept at each level of the search; 1 is greedy search, whose codes are
+            nested and, except for near ties, those of Lyra's own quantizer.
+        num_threads: threads that the runtime may use, at least 1.
 
     Attributes:
-        rvq: Lyra's quantizer.
+        rvq: quantizer with Lyra's codebooks.
 
     Raises:
         ValueError: if a setting is out of range, `weights` is "random", or a file is not Lyra's.
-        WeightsMissing: if there are no weights.
+        WeightsMissing: if the weights cannot be found or downloaded.
     """
 
     name = "lyra_v2"
@@ -198,7 +198,7 @@ class Lyra(LatentCodec):
     def _maker(
         self, name: str, folder: str | Path | None, content: bytes, shape: tuple[int, int]
     ) -> Callable[[], _Network]:
-        """Return what makes networks of a file, after making one to see that it works."""
+        """Return a function that creates networks of a file, after creating one as a check."""
         make = partial(_Network, content, shape, self._threads)
         try:
             make()

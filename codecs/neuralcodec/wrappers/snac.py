@@ -1,8 +1,9 @@
 """SNAC at 24, 32 and 44.1 kHz, by the package `snac` (Siuzdak et al. 2024, arXiv:2410.14411).
 
-Multi-scale: the coarser a codebook, the fewer its codes. Networks and quantizer are the package's
-own, with weight norm multiplied into the weights. Beyond what the package offers there are audio of
-exactly the input's length, always the same for the same codes, and prefixes of the codebooks.
+The quantizer is multi-scale: coarse codebooks have lower frame rates. Networks and quantizer are
+the package's own, with weight norm multiplied into the weights. In addition to what the package
+offers, decoding is deterministic, decoded audio has exactly the input's length, and any number of
+codebooks can be used.
 """
 
 import inspect
@@ -26,7 +27,7 @@ from neuralcodec.core.tokens import Tokens
 from neuralcodec.weights import locate
 
 with warnings.catch_warnings():
-    # The package scripts a function on import, which torch has come to advise against.
+    # The package scripts a function on import, which torch has deprecated.
     warnings.filterwarnings("ignore", "", DeprecationWarning, r"torch\.jit")
     from snac import SNAC
 
@@ -61,30 +62,30 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
 }
 """Settings of `snac.SNAC` in the published models.
 
-They have the sizes that hubertsiuzdak/snac publishes: 19.8, 54.5 and 54.5 million parameters and
-0.98, 1.9 and 2.6 kbit/s, which the package's defaults (strides 3, 3, 7, 7) don't.
+Their sizes and rates are those that hubertsiuzdak/snac states: 19.8, 54.5 and 54.5 million
+parameters and 0.98, 1.9 and 2.6 kbit/s. The package's defaults (strides 3, 3, 7, 7) differ.
 """
 
 
 def _build(settings: Mapping[str, Any]) -> Any:
-    """Make the package's network; torch's global random state is left alone."""
+    """Build the package's network without changing torch's global random state."""
     with seeded():
         return SNAC(**settings)
 
 
 def random_network(model: str) -> Any:
-    """Build the published configuration with random weights and codebooks, always the same ones.
+    """Build the published configuration with random weights and codebooks from a fixed seed.
 
-    Codes vary with the audio in every codebook; what is decoded sounds like nothing.
+    Codes depend on the audio in every codebook; decoded audio is noise.
 
     Args:
         model: "24khz", "32khz" or "44khz".
 
     Returns:
-        snac.SNAC: on the CPU, weight norm as the package has it.
+        snac.SNAC: on the CPU, with weight norm as in the package.
     """
     network = _build(PUBLISHED[model])
-    # As torch starts them, convolutions shrink a signal, and biases would be most of what is left.
+    # With torch's initialisation convolutions attenuate a signal until the biases dominate.
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name.endswith("bias"):
@@ -95,15 +96,16 @@ def random_network(model: str) -> Any:
 
 
 def read_network(config: Path, weights: Path, model: str) -> Any:
-    """Read a model as it is published.
+    """Read a model in the format in which it is published.
 
     Args:
-        config: JSON of the settings of `snac.SNAC`.
-        weights: tensors by name, as torch saves them.
-        model: "24khz", "32khz" or "44khz"; widths are the file's own.
+        config: JSON file of the settings of `snac.SNAC`.
+        weights: file of tensors by name, as `torch.save` writes it.
+        model: "24khz", "32khz" or "44khz"; widths are those of the files.
 
     Raises:
-        ValueError: if a file is no such file, or of another sample rate, hop or strides.
+        ValueError: if a file is not of this format, or the sample rate, hop length or strides are
+            not those of `model`.
     """
     try:
         settings = json.loads(config.read_text(encoding="utf-8"))
@@ -134,30 +136,30 @@ def read_network(config: Path, weights: Path, model: str) -> Any:
 
 
 class Snac(LatentCodec):
-    """SNAC of one sample rate, mono, not causal.
+    """SNAC at one sample rate; mono, not causal.
 
-    Codes are a tuple of `[B, T_k]`, coarse first: every 4th, 2nd and each frame of 512 samples at
-    24 kHz; every 8th, 4th, 2nd and each of 384 at 32 and 44.1 kHz. Audio is filled up with silence
-    to whole coarse codes, and at 32 and 44.1 kHz to whole windows of attention of 32 frames; the
-    padding's codes are codes like others. No time shift is known.
+    Codes are a tuple of `[B, T_k]`, coarse first: at 24 kHz one code per 4, 2 and 1 frames of 512
+    samples; at 32 and 44.1 kHz one per 8, 4, 2 and 1 frames of 384. Audio is padded by silence to
+    whole coarse codes, and at 32 and 44.1 kHz to whole attention windows of 32 frames; the codes of
+    the padding count like all others. No time shift is known.
 
-    The decoder adds random noise to its activations. Here the numbers are drawn anew from a fixed
-    seed for each clip, so that codes mean the same audio in any batch. As they depend on a clip's
-    length, chunks would get other noise than the whole: long audio is decoded whole, in memory in
+    The decoder adds random noise to its activations. Here the noise is drawn from a fixed seed for
+    each clip, so that decoding does not depend on the batch. As the noise depends on the length of
+    a clip, chunks would get other noise than the whole: long audio is decoded whole, with memory in
     proportion to its length.
 
     Args:
-        model: "24khz" (3 codebooks, made for speech), "32khz" or "44khz" (4, made for music), each
-            of 4096 entries.
+        model: "24khz" (3 codebooks, for speech), "32khz" or "44khz" (4, for music), each of 4096
+            entries.
         weights: a folder with `config.json` and `pytorch_model.bin`, which may have other widths;
             None: the published ones; "random": `random_network`.
 
     Attributes:
-        network: the package's model, weight norm folded.
+        network: the package's model, with weight norm folded into the weights.
         strides: frames per code, one per codebook.
 
     Raises:
-        WeightsMissing: if the weights are nowhere to be found.
+        WeightsMissing: if the weights cannot be found or downloaded.
         ValueError: if there is no such model, or the weights are of another.
     """
 
@@ -175,7 +177,7 @@ class Snac(LatentCodec):
                 locate(self.name, folder and folder / "pytorch_model.bin"),
                 model,
             )
-        self.digest = digest_of(network.state_dict())  # folding rounds in a machine's own way
+        self.digest = digest_of(network.state_dict())  # folding rounds differently per machine
         fold_weight_norm(network)
         self.network = network.eval()
         self.sample_rate: int = network.sampling_rate
@@ -207,11 +209,11 @@ class Snac(LatentCodec):
 
     def _synthesise(self, z: Tensor) -> Tensor:
         frames = z.shape[-1]
-        whole = fit_length(z, -(-frames // self._window) * self._window)  # of attention windows
+        whole = fit_length(z, -(-frames // self._window) * self._window)  # attention windows
         return self._sound(whole)[..., : frames * self._frame_length]
 
     def _add_up(self, streams: Sequence[Tensor]) -> Tensor:
-        """Return the sum `[B, D, frames]` of the entries that the codes name."""
+        """Return the sum `[B, D, frames]` of the codebook entries of codes `[B, T_k]`."""
         z = torch.zeros((), device=self.device)
         for level, codes in zip(self.network.quantizer.quantizers, streams, strict=False):
             entries = level.out_proj(level.decode_code(codes))
@@ -219,7 +221,7 @@ class Snac(LatentCodec):
         return z
 
     def _sound(self, z: Tensor) -> Tensor:
-        """Turn `[B, D, frames]` into wav `[B, 1, frames * hop]`, the noise from a fixed seed."""
+        """Return wav `[B, 1, frames * hop]` of latents, with noise from a fixed seed."""
         clips = []
         for each in torch.split(z, 1):
             with seeded(z.device):

@@ -1,12 +1,13 @@
 """Codec 2: speech at 700-3200 bit/s (Rowe 2011), by the programs of Debian's package `codec2`.
 
-The codec of digital radio, at the rates of the coarsest neural codecs: a vocoder that sends pitch,
-spectral envelope and voicing, no waveform. So measures that compare waveforms mean nothing for it.
+Codec 2 is used in digital radio, at the rates of the coarsest neural codecs. It is a vocoder that
+codes pitch, spectral envelope and voicing, not the waveform, so metrics that compare waveforms are
+meaningless for it.
 
-The programs run once a clip and talk through pipes. A frame has a fixed number of bits, and its
-bytes are its tokens, the k-th that of codebook k. What `c2enc` adds to fill the last byte of a
-frame is left out: where four bits are left they are a codebook of 16 entries, so that the bitrate
-is that of the mode. They are no stages of refinement: without all its bytes a frame says nothing.
+The programs run once per clip and communicate through pipes. A frame has a fixed number of bits,
+and its bytes are its tokens, byte k being the token of codebook k. The bits with which `c2enc`
+pads the last byte of a frame are left out: where it has four bits, its codebook has 16 entries, so
+that the bitrate is that of the mode. The bytes do not refine each other: all are needed to decode.
 """
 
 import shutil
@@ -26,19 +27,20 @@ from neuralcodec.wrappers.classical.pcm import check_full_scale
 
 _SAMPLE_RATE = 8000
 _ENCODER, _DECODER = "c2enc", "c2dec"
-_FULL_SCALE = 32768  # the programs take and give 16-bit samples
+_FULL_SCALE = 32768  # the programs read and write 16-bit samples
 
 
 @dataclass(frozen=True)
 class _Frames:
-    """What is fixed in a mode.
+    """The frames of a mode.
 
     Attributes:
-        length: samples of a frame.
-        bits: of a frame.
-        delay: samples by which decoded audio lags. A vocoder keeps no phase that would tell, but
-            on harmonics whose level rises and falls slowly the level does: 160.0 samples in 3200,
-            1600 and 1300, 160-167 in 2400, 1400 and 1200, which smooth it in time, 240.0 in 700C.
+        length: samples per frame.
+        bits: bits per frame.
+        delay: samples by which decoded audio is late. A vocoder does not preserve phase, so this
+            was measured on the envelope of harmonics whose level rises and falls slowly: 160.0
+            samples in 3200, 1600 and 1300, 160-167 in 2400, 1400 and 1200, which smooth the level
+            in time, and 240.0 in 700C.
     """
 
     length: int
@@ -47,7 +49,7 @@ class _Frames:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Entries of the codebooks: whole bytes, and what is left."""
+        """Entries of each codebook: 256 per whole byte, and fewer for the remaining bits."""
         rest = self.bits % 8
         return (256,) * (self.bits // 8) + ((2**rest,) if rest else ())
 
@@ -72,7 +74,10 @@ def _run(program: str, mode: str, data: bytes) -> bytes:
 
 
 def _check_programs(mode: str) -> None:
-    """Check that the programs are here and have the mode; without arguments they list theirs."""
+    """Check that the programs are installed and have the mode.
+
+    Run without arguments, they list their modes.
+    """
     for program in (_ENCODER, _DECODER):
         if shutil.which(program) is None:
             raise FileNotFoundError(
@@ -88,14 +93,14 @@ def _check_programs(mode: str) -> None:
 class Codec2(Codec):
     """Codec 2 at 8 kHz; one codebook per byte of a frame, and all of them are needed to decode.
 
-    Zeros are added at the end of a clip, to make up for the delay and to fill the last frame.
+    Zeros are added at the end of a clip, to compensate for the delay and to fill the last frame.
 
     Args:
         mode: "3200", "2400", "1600", "1400", "1300", "1200" (bit/s, also as a number) or "700C".
 
     Raises:
-        ValueError: if there is no such mode, or the programs installed here lack it.
-        FileNotFoundError: if the programs are missing, with how to install them.
+        ValueError: if there is no such mode, or the installed programs lack it.
+        FileNotFoundError: if the programs are not installed; the message tells how to do that.
     """
 
     name = "codec2"
@@ -105,7 +110,7 @@ class Codec2(Codec):
 
     def __init__(self, mode: str | int = "3200") -> None:
         super().__init__()
-        mode = str(mode)  # a command line can't tell "3200" from 3200
+        mode = str(mode)  # on a command line "3200" and 3200 are the same
         if mode not in _MODES:
             raise ValueError(f"mode of codec2 must be one of {', '.join(_MODES)}, got {mode!r}")
         _check_programs(mode)
@@ -117,7 +122,7 @@ class Codec2(Codec):
 
     @property
     def depths(self) -> tuple[int]:
-        """All codebooks: fewer bytes of a frame are no coarser coding."""
+        """The number of all codebooks: fewer bytes of a frame cannot be decoded."""
         return (self.num_codebooks,)
 
     def _encode(self, wav: Tensor, depth: int) -> Tokens:
@@ -145,9 +150,9 @@ class Codec2(Codec):
 
     @property
     def _spare(self) -> int:
-        """Bits that `c2enc` adds to fill the last byte of a frame."""
+        """Number of bits with which `c2enc` pads the last byte of a frame."""
         return -self._frames.bits % 8
 
     def _count(self, samples: int) -> int:
-        """Return the number of frames that a clip takes."""
+        """Return the number of frames of a clip, the delay included."""
         return -(-(samples + self.delay_samples) // self._frames.length)

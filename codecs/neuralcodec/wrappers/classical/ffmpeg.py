@@ -1,19 +1,21 @@
-"""Opus, MP3 and AAC in memory: the codecs in daily use, as baselines.
+"""Opus, MP3 and AAC as baselines, coded in memory.
 
-libopus (RFC 6716), LAME and FFmpeg's AAC-LC encoder through PyAV. A token is a byte of a packet, so
-that the bitrate of the tokens is that of the bytes really produced, over the length of the clip:
+The codecs are libopus (RFC 6716), LAME and FFmpeg's AAC-LC encoder, through PyAV. A token is a byte
+of a packet, so that the bitrate of the tokens is the number of bits produced, divided by the
+duration of the clip:
 
-- Counted are the payloads of the packets, all that decoding the clip takes. That includes what
-  the encoder's delay costs: a clip of T samples and a delay of d take ceil((T + d) / frame)
-  packets. What an encoder gives beyond them when flushed is thrown away and not counted.
-- Not counted is what transport carries anyway, in `Tokens.side`: the packet sizes (a container or
-  a network packet knows them) and the delay (OpusHead's pre-skip, LAME's tag, MP4's edit list).
+- The payloads of all packets that decoding the clip needs are counted. These include the cost of
+  the encoder's delay: a clip of T samples and a delay of d take ceil((T + d) / frame) packets.
+  Further packets that an encoder produces when flushed are discarded and not counted.
+- Information that the transport layer carries is not counted, and kept in `Tokens.side`: the packet
+  sizes (known to a container or a network packet) and the delay (OpusHead's pre-skip, LAME's tag,
+  MP4's edit list).
 
-A clip's rate is hence only about the one that was asked for: encoders of variable bitrate follow
-the signal, and in short clips the packets for the delay weigh in.
+The bitrate of a clip is therefore only near the requested one: encoders of variable bitrate follow
+the signal, and in short clips the packets for the delay have a noticeable share.
 
-None is causal: a packet is made with knowledge of samples after the ones it stands for, 2.5-6.5 ms
-in Opus, a frame or more in MP3 (which moves bits between frames besides) and AAC.
+None is causal: a packet depends on samples after those that it encodes, 2.5-6.5 ms in Opus, a frame
+or more in MP3 (which also moves bits between frames) and AAC.
 """
 
 from collections import Counter
@@ -37,13 +39,13 @@ from neuralcodec.wrappers.classical.pcm import check_full_scale
 _OPUS_RATE = 48000  # Hz: the clock of Opus, at which FFmpeg always decodes it
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 
-# What the resamplers and filters inside SILK add to the pre-skip, in samples at 48 kHz, in its
-# narrow, medium and wide band; CELT adds nothing. It differs with frequency, so these are the
-# shifts of highest SI-SDR, averaged over six clips of speech (libopus 1.6, 6-20 kbit/s, all five
-# sample rates). Without them SI-SDR is 0.1-3 dB lower, and the lag up to 0.6 samples at 16 kHz.
+# The delay of the resamplers and filters inside SILK beyond the pre-skip, in samples at 48 kHz, in
+# its narrow, medium and wide band; CELT has none. It depends on frequency, so these are the shifts
+# of highest SI-SDR, averaged over six clips of speech (libopus 1.6, 6-20 kbit/s, all five sample
+# rates). Without them SI-SDR is 0.1-3 dB lower, and the lag up to 0.6 samples at 16 kHz.
 _SILK_LAG = (2, -2, -1)
 
-# kbit/s that the MPEG tables have (ISO/IEC 11172-3, 13818-3 and, below 16 kHz, MPEG 2.5).
+# The bitrates of the standards in kbit/s (ISO/IEC 11172-3, 13818-3 and, below 16 kHz, MPEG 2.5).
 _MP3_V1 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _MP3_V2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _MP3_KBPS: dict[int, tuple[int, ...]] = {
@@ -70,7 +72,7 @@ def _context(
 
 
 def _compress(context: AudioCodecContext, samples: NDArray[np.float32]) -> tuple[list[bytes], int]:
-    """Encode `samples [T]`; give the packets that hold them, and the delay in samples."""
+    """Encode `samples [T]`; return the packets that hold them, and the delay in samples."""
     frame = av.AudioFrame.from_ndarray(samples[None], format=context.format.name, layout="mono")
     frame.sample_rate = context.sample_rate
     frame.pts, frame.time_base = 0, Fraction(1, context.sample_rate)
@@ -81,7 +83,7 @@ def _compress(context: AudioCodecContext, samples: NDArray[np.float32]) -> tuple
 
 
 def _decompress(context: AudioCodecContext, packets: Sequence[bytes]) -> NDArray[np.float32]:
-    """Decode packets one by one to samples `[T]`, the delay still in front."""
+    """Decode packets to samples `[T]`, which begin with the delay."""
     try:
         frames = [frame for data in packets for frame in context.decode(av.Packet(data))]
         frames += context.decode(None)
@@ -92,7 +94,11 @@ def _decompress(context: AudioCodecContext, packets: Sequence[bytes]) -> NDArray
 
 
 def _packets(tokens: Tokens) -> list[bytes]:
-    """Return the packets of a clip, cut from its bytes."""
+    """Return the packets of a clip.
+
+    Raises:
+        ValueError: if the side information is missing, or does not fit the codes.
+    """
     lacking = {"packet_sizes", "delay"} - set(tokens.side)
     if lacking:
         raise ValueError(f"the side of the tokens lacks {', '.join(sorted(lacking))}")
@@ -115,11 +121,11 @@ def _packets(tokens: Tokens) -> list[bytes]:
 
 
 class _ByteCodec(Codec):
-    """What the three codecs share. A subclass names FFmpeg's encoder and decoder, and options.
+    """Base class of the three codecs; a subclass names FFmpeg's encoder and decoder, and options.
 
     Codes are `[B, 1, bytes]` in 0..255, with a frame rate of bytes / T * sample_rate; the side of
     the tokens has "packet_sizes" `[B, packets]`, zeros after the last, and "delay" `[B, 1]`, int64.
-    Loud audio may come back a little beyond ±1.
+    Loud audio may decode to samples slightly beyond ±1.
     """
 
     codebook_sizes = (256,)
@@ -163,7 +169,7 @@ class _ByteCodec(Codec):
         )
 
     def _decode(self, tokens: Tokens) -> Tensor:
-        # Nothing is remembered from `encode`.
+        # Clips are decoded one by one, each by a new decoder.
         return torch.stack([self._decode_clip(clip)[None] for clip in tokens])
 
     def _decode_clip(self, tokens: Tokens) -> Tensor:
@@ -188,29 +194,30 @@ class _ByteCodec(Codec):
         return _context(self._decoder, "r", self.sample_rate, {"request_sample_fmt": self._format})
 
     def _align(self, samples: Tensor, packets: Sequence[bytes], delay: int) -> Tensor:
-        """Take the delay off decoded `samples [T]`."""
+        """Return decoded `samples [T]` without the delay."""
         return samples[delay:]
 
 
 class Opus(_ByteCodec):
     """Opus by libopus (RFC 6716), frames of 20 ms.
 
-    Which of its two codecs, SILK and CELT, and which bandwidth is used is libopus's own choice. The
-    decoder gives 48 kHz, resampled here. The pre-skip of libopus aligns CELT exactly; the 1/24 ms
-    by which SILK is off is taken off too, after the kind of most of a clip's packets. What is left
-    depends on frequency: within half a sample up to 16 kHz, two at 48 kHz (25 clips, 6-64 kbit/s).
-    The high-pass filter of "voip" puts low tones forward by up to 1/7 ms more.
+    libopus chooses which of its two codecs, SILK and CELT, and which bandwidth it uses. The decoder
+    returns audio at 48 kHz, which is resampled here. The pre-skip of libopus aligns CELT exactly.
+    SILK is off by up to 1/24 ms more, which is compensated according to the kind of most packets of
+    a clip. The remaining lag depends on frequency: at most half a sample at sample rates up to
+    16 kHz, two at 48 kHz (25 clips, 6-64 kbit/s). The high-pass filter of "voip" advances low tones
+    by up to another 1/7 ms.
 
     Args:
-        bitrate_kbps: 6..256. Asked for less libopus silently makes more (4.4 for 0.5-4 on
-            speech); more than 256 FFmpeg refuses for a single channel.
+        bitrate_kbps: 6..256. Below 6 libopus silently produces a higher bitrate (4.4 for 0.5-4 on
+            speech); above 256 FFmpeg refuses to encode a single channel.
         sample_rate: 8000, 12000, 16000, 24000 or 48000 Hz.
         application: "audio" (fidelity), "voip" (intelligibility) or "lowdelay" (CELT only,
-            2.5 ms of look-ahead in place of 6.5).
+            with a look-ahead of 2.5 ms instead of 6.5).
         vbr: whether packets may differ in size.
 
     Raises:
-        ValueError: if a setting is not among these.
+        ValueError: if a setting is not one of these.
 
     >>> codec = Opus(bitrate_kbps=12, vbr=False)
     >>> tokens = codec.encode(torch.zeros(1, 1, 32000))
@@ -251,14 +258,14 @@ class Opus(_ByteCodec):
         )
 
     def _align(self, samples: Tensor, packets: Sequence[bytes], delay: int) -> Tensor:
-        # RFC 6716, 3.1: the top five bits of a packet tell its kind; SILK in narrow, medium and
-        # wide band at 0-3, 4-7 and 8-11, at 12-15 wide-band SILK below CELT, from 16 on CELT.
+        # RFC 6716, 3.1: the top five bits of a packet are its configuration: 0-3, 4-7 and 8-11 are
+        # SILK in narrow, medium and wide band, 12-15 hybrid (wide-band SILK and CELT), 16-31 CELT.
         kinds = Counter(min(packet[0] >> 5, 2) if packet[0] < 128 else None for packet in packets)
         kind = kinds.most_common(1)[0][0]
         lag = 0 if kind is None else _SILK_LAG[kind]
         ratio = _OPUS_RATE // self.sample_rate
         start, phase = divmod(delay * ratio + lag, ratio)
-        samples = torch.nn.functional.pad(samples, (0, max(lag, 0)))  # or the end might be short
+        samples = torch.nn.functional.pad(samples, (0, max(lag, 0)))  # so that the end is not short
         return resample(samples[phase:], _OPUS_RATE, self.sample_rate)[start:]
 
 
@@ -266,19 +273,19 @@ class Mp3(_ByteCodec):
     """MPEG-1, 2 or 2.5 layer III by LAME, at constant bitrate.
 
     Args:
-        bitrate_kbps: one that the standard has for the sample rate, such as 8, 16, 24 .. 160 at
+        bitrate_kbps: a bitrate of the standard for the sample rate, such as 8, 16, 24 .. 160 at
             16 kHz and 32, 40, 48 .. 320 at 44.1 kHz.
         sample_rate: 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100 or 48000 Hz.
 
     Raises:
-        ValueError: if a setting is not among these; those that are get listed.
+        ValueError: if a setting is not one of these; the message lists those that are.
     """
 
     def __init__(self, bitrate_kbps: float = 32, sample_rate: int = 16000) -> None:
         if sample_rate not in _MP3_KBPS:
             raise ValueError(f"mp3 runs at {sorted(_MP3_KBPS)} Hz, not {sample_rate}")
         allowed = _MP3_KBPS[sample_rate]
-        if bitrate_kbps not in allowed:  # LAME would take the nearest without a word
+        if bitrate_kbps not in allowed:  # LAME would silently use the nearest
             raise ValueError(
                 f"bitrate_kbps of mp3 at {sample_rate} Hz must be one of {list(allowed)}, "
                 f"got {bitrate_kbps}"
@@ -297,12 +304,12 @@ class Aac(_ByteCodec):
     """AAC-LC by FFmpeg's own encoder.
 
     Args:
-        bitrate_kbps: half a bit to six bits a sample, 8..96 at 16 kHz. Six is the most that the
-            standard allows; below half a bit the encoder silently makes more.
-        sample_rate: one of the thirteen of MPEG-4, 7350..96000 Hz.
+        bitrate_kbps: 0.5 to 6 bits per sample, that is 8..96 at 16 kHz. The standard allows at
+            most 6; below 0.5 the encoder silently produces a higher bitrate.
+        sample_rate: one of the thirteen sample rates of MPEG-4, 7350..96000 Hz.
 
     Raises:
-        ValueError: if a setting is not among these.
+        ValueError: if a setting is not one of these.
     """
 
     def __init__(self, bitrate_kbps: float = 32, sample_rate: int = 16000) -> None:
@@ -325,5 +332,5 @@ class Aac(_ByteCodec):
 
     def _open_decoder(self) -> AudioCodecContext:
         context = super()._open_decoder()
-        context.extradata = self._open_encoder().extradata  # the settings as AAC writes them
+        context.extradata = self._open_encoder().extradata  # the settings in the format of AAC
         return context

@@ -1,4 +1,4 @@
-"""PCM of few bits: every sample rounded on its own, the plainest of baselines."""
+"""PCM with few bits as the simplest baseline: every sample is rounded on its own."""
 
 import torch
 from torch import Tensor
@@ -8,11 +8,11 @@ from neuralcodec.core.inputs import check_frames
 from neuralcodec.core.tokens import Tokens
 
 _ROUNDING = 1e-6
-"""How far beyond ±1 a peak may be that float rounding alone carried there."""
+"""Largest excess of a peak over ±1 that counts as float rounding."""
 
 
 def check_full_scale(wav: Tensor) -> None:
-    """Raise ValueError if audio goes beyond ±1, where a codec of integers would clip it."""
+    """Raise ValueError if audio exceeds ±1, where a codec of integers would clip it."""
     if wav.is_meta:
         return
     peak = float(wav.abs().max())
@@ -23,19 +23,19 @@ def check_full_scale(wav: Tensor) -> None:
 class Pcm(Codec):
     """Uniform quantizer of 1..16 bits per sample.
 
-    From 2 bits on the levels are those of two's complement, k * step with step = 2 ** (1 - bits)
-    and k = -2 ** (bits - 1) .. 2 ** (bits - 1) - 1 (mid-tread): silence stays silence, and 16 bits
-    give 16-bit audio back exactly. There is no level at +1, so the error is at most half a step
-    except within half a step of +1, where it is at most a whole one. At 1 bit the levels are -0.5
-    and +0.5 (mid-rise): the sign, 0 counting as positive, with an error of at most half a step.
-    Ties go to the even k. A code is k + 2 ** (bits - 1).
+    With 2 bits or more the levels are those of two's complement, k * step with
+    step = 2 ** (1 - bits) and k = -2 ** (bits - 1) .. 2 ** (bits - 1) - 1 (mid-tread): silence is
+    preserved, and 16 bits preserve 16-bit audio exactly. There is no level at +1, so the error is
+    at most half a step except within half a step of +1, where it is at most a whole one. Ties go to
+    the even k. With 1 bit the levels are -0.5 and +0.5 (mid-rise): the sign, 0 counting as
+    positive, with an error of at most half a step. A code is k + 2 ** (bits - 1).
 
     Args:
-        bits: per sample, 1..16.
-        sample_rate: Hz; any.
+        bits: bits per sample, 1..16.
+        sample_rate: Hz, above 0.
 
     Raises:
-        ValueError: if `bits` is outside 1..16 or `sample_rate` not positive.
+        ValueError: if `bits` is outside 1..16 or `sample_rate` is not positive.
 
     >>> import torch
     >>> pcm = Pcm(bits=2)
@@ -59,12 +59,12 @@ class Pcm(Codec):
         self.codebook_sizes = (2**bits,)
         self.step = 2.0 ** (1 - bits)
         self._half = 2 ** (bits - 1)
-        self._offset = 0.5 if bits == 1 else 0.0  # of the levels, in steps: mid-rise at 1 bit
+        self._offset = 0.5 if bits == 1 else 0.0  # of the levels in steps: mid-rise at 1 bit
 
     def _encode(self, wav: Tensor, depth: int) -> Tokens:
         check_full_scale(wav)
         steps = wav / self.step
-        # Rounding to -0.5 and 0.5 is done by floor, so that a tie at 0 is no matter of evenness.
+        # At 1 bit `floor` makes 0 positive; `round` would send ties to even values.
         level = steps.floor() if self._offset else steps.round()
         codes = level.clamp(-self._half, self._half - 1).long() + self._half
         return self.tokens(codes, wav.shape[-1])

@@ -1,8 +1,8 @@
 """EnCodec at 24 and at 48 kHz, by the package `encodec`.
 
-Defossez et al. 2022 (arXiv:2210.13438). Networks and quantizer are the package's own. Beyond what
-it offers, all numbers of codebooks work, not only those of its named bandwidths; the 24 kHz model
-streams; 48 kHz audio of any length takes the memory of one segment; and there is a beam search.
+Defossez et al. 2022 (arXiv:2210.13438). Networks and quantizer are the package's own. In addition
+to what it offers, all numbers of codebooks work, not only those of its named bandwidths; the 24 kHz
+model streams; at 48 kHz networks run on one segment at a time; and there is a beam search.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from neuralcodec.wrappers.encodec.model import load_model, streamed
 
 
 class _Encodec(Codec):
-    """What both models share: the package's network and quantizer, and ours beside it."""
+    """Base class of both models: the package's network, and its codebooks as our quantizer."""
 
     frame_rate: float
 
@@ -33,7 +33,7 @@ class _Encodec(Codec):
         super().__init__()
         self.beam_width = check_beam(beam_width)
         network = load_model(self.name, weights)
-        self.digest = digest_of(network.state_dict())  # folding rounds in a machine's own way
+        self.digest = digest_of(network.state_dict())  # folding rounds differently per machine
         fold_weight_norm(network)
         self.network: Any = network.eval()
         self.sample_rate, self.channels = network.sample_rate, network.channels
@@ -42,7 +42,7 @@ class _Encodec(Codec):
 
     @property
     def rvq(self) -> ResidualVectorQuantizer:
-        """The codebooks as a quantizer of ours."""
+        """The codebooks as a `ResidualVectorQuantizer`."""
         held: ResidualVectorQuantizer = self._converted(
             ResidualVectorQuantizer.from_encodec, self.network
         )
@@ -50,18 +50,18 @@ class _Encodec(Codec):
 
     @property
     def _hop(self) -> int:
-        """Samples per frame of the network; at 48 kHz frames overlap over the whole clip."""
+        """Samples per frame of the network; at 48 kHz within a segment only."""
         return int(self.network.encoder.hop_length)
 
     def _quantize(self, z: Tensor, depth: int) -> Tensor:
-        """Turn latents `[B, D, T]` into codes `[B, depth, T]`."""
+        """Return the codes `[B, depth, T]` of latents `[B, D, T]`."""
         if self.beam_width > 1:
             return self.rvq.encode(z, depth, beam_width=self.beam_width)
         codes: Tensor = self.network.quantizer.vq.encode(z, n_q=depth)  # [K, B, T]
         return codes.transpose(0, 1)
 
     def _dequantize(self, codes: Tensor) -> Tensor:
-        """Turn codes `[B, K, T]` into latents `[B, D, T]`."""
+        """Return the latents `[B, D, T]` of codes `[B, K, T]`."""
         z: Tensor = self.network.quantizer.decode(codes.transpose(0, 1))
         return z
 
@@ -70,20 +70,21 @@ class Encodec24khz(_Encodec, LatentCodec):
     """EnCodec at 24 kHz: mono, 75 frames/s, 1..32 codebooks.
 
     Frames of 320 samples depend on no later audio, except for the first ones: the convolutions pad
-    the start of a clip with its reflection, so that a stream returns nothing before seven frames
-    went in. An LSTM looks back without limit: long audio goes through `stream`.
+    the start of a clip with its reflection, so that a stream returns nothing before it has taken
+    seven frames. Because of an LSTM the receptive field extends back without limit, so long audio
+    is coded by `stream`.
 
     Args:
         weights: checkpoint of the package, `encodec_24khz-*.th`; None: the published one; "random":
-            reproducible random weights, whose output is noise.
-        beam_width: 1: the package's own greedy search; more: ours, on the same codebooks, with a
-            smaller error (see `ResidualVectorQuantizer.encode`).
+            random weights from a fixed seed, whose output is noise.
+        beam_width: 1: the package's own greedy search; more: our beam search over the same
+            codebooks, with a smaller error (see `ResidualVectorQuantizer.encode`).
 
     Attributes:
-        network: the package's model, weight norm folded.
+        network: the package's model, with weight norm folded into the weights.
 
     Raises:
-        WeightsMissing: if the weights are nowhere to be found.
+        WeightsMissing: if the weights cannot be found or downloaded.
         ValueError: if they are of another model, or `beam_width` is below 1.
     """
 
@@ -116,23 +117,23 @@ class Encodec24khz(_Encodec, LatentCodec):
 class Encodec48khz(_Encodec):
     """EnCodec at 48 kHz: stereo, 1..16 codebooks.
 
-    Audio is cut into segments of 1 s that share 1 %, each scaled to unit power and encoded alone,
-    as 150 frames of 320 samples per 0.99 s. The last is as short as what is left, and so may be the
-    one before. The codes of all segments follow each other; their scales, one float per segment,
-    are `side["scales"]`, `[B, segments]`, at 32 bits. The stated rate is that of long audio; a clip
-    of a single segment has no overlap and costs 1 % less. Decoded segments are cross-faded by
-    triangular weights, as in the package, one at a time.
+    Audio is cut into segments of 1 s that overlap by 1 %. Each is scaled to unit power and encoded
+    alone, as 150 frames of 320 samples per 0.99 s. The last one may be shorter, and so may the one
+    before it. The codes of all segments are concatenated; their scales, one float of 32 bits per
+    segment, are `side["scales"]`, `[B, segments]`. The stated rate is that of long audio; a clip of
+    a single segment has no overlap and costs 1 % less. Segments are decoded one at a time and, as
+    in the package, cross-faded by triangular weights.
 
     Args:
         weights: checkpoint of the package, `encodec_48khz-*.th`; None: the published one; "random":
-            reproducible random weights, whose output is noise.
-        beam_width: as for `Encodec24khz`.
+            random weights from a fixed seed, whose output is noise.
+        beam_width: as in `Encodec24khz`.
 
     Attributes:
-        network: the package's model, weight norm folded.
+        network: the package's model, with weight norm folded into the weights.
 
     Raises:
-        WeightsMissing: if the weights are nowhere to be found.
+        WeightsMissing: if the weights cannot be found or downloaded.
         ValueError: if they are of another model, or `beam_width` is below 1.
     """
 
@@ -166,7 +167,7 @@ class Encodec48khz(_Encodec):
         pieces = torch.split(codes, frames, dim=-1)
         for (start, _), piece, scale in zip(segments, pieces, scales.unbind(-1), strict=True):
             audio = self.network.decoder(self._dequantize(piece)) * scale.view(-1, 1, 1)
-            # A segment before a very short one may reach beyond the end.
+            # The segment before a very short one may extend beyond the end.
             place = slice(start, min(start + audio.shape[-1], tokens.num_samples))
             used = weight[: place.stop - start]
             wav[..., place] += used * audio[..., : len(used)]
@@ -174,12 +175,12 @@ class Encodec48khz(_Encodec):
         return wav.div_(total)
 
     def _segments(self, num_samples: int) -> Iterator[tuple[int, int]]:
-        """Yield start and end of each segment, in samples."""
+        """Yield the start and the end of each segment, in samples."""
         for start in range(0, num_samples, self.network.segment_stride):
             yield start, min(start + self.network.segment_length, num_samples)
 
     def _encode_segment(self, wav: Tensor, depth: int) -> tuple[Tensor, Tensor]:
-        """Turn a segment into codes `[B, depth, frames]` and its scale `[B, 1]`."""
+        """Return the codes `[B, depth, frames]` of a segment `[B, C, T]` and its scale `[B, 1]`."""
         power = wav.mean(dim=1, keepdim=True).pow(2).mean(dim=2, keepdim=True)
         scale = 1e-8 + power.sqrt()  # [B, 1, 1]
         codes = self._quantize(self.network.encoder(wav / scale), depth)

@@ -1,6 +1,6 @@
-"""The networks of the package `encodec`: loaded, or with random weights, and made to stream.
+"""The networks of the package `encodec`, with a checkpoint or random weights, and their streams.
 
-The codecs fold weight norm into the weights, since the package computes that product anew in every
+The codecs fold weight norm into the weights, because the package computes that product in every
 call.
 """
 
@@ -30,23 +30,24 @@ _MODELS = {
 
 def _untrained(name: str) -> Any:
     with warnings.catch_warnings():
-        # The package was written for the weight norm that torch replaced since.
+        # The package uses an implementation of weight norm that torch has since replaced.
         warnings.filterwarnings("ignore", "", FutureWarning, r"torch\.nn\.utils\.weight_norm")
         return _MODELS[name](pretrained=False)
 
 
 def _noise(channels: int, samples: int) -> Tensor:
-    """Draw noise `[1, channels, samples]` whose loudness changes a hundred times, within 60 dB."""
+    """Return noise `[1, channels, samples]` in a hundred sections, with levels from -60 to 0 dB."""
     level_db = -60 * torch.rand(1, 1, 100).repeat_interleave(-(-samples // 100), dim=-1)
     return torch.randn(1, channels, samples) * 10 ** (level_db[..., :samples] / 20)
 
 
 @torch.inference_mode()
 def _draw_codebooks(model: Any, residual: Tensor) -> None:
-    """Draw entries around the mean of latents `[1, D, N]`, level by level of what is left over.
+    """Draw codebooks for latents `[1, D, N]`, each level around the mean of the residual.
 
-    Random mixtures of latents lie in the few directions that the latents of a random network have.
-    Their spread is anything from none to that of the latents, so that some are near to each.
+    Entries are random mixtures of residuals, so that they lie in the few directions in which the
+    latents of a random network vary. Their spread varies from zero to that of the residuals, so
+    that each residual has some entries nearby.
     """
     count = residual.shape[-1]
     for level in model.quantizer.vq.layers:
@@ -58,24 +59,24 @@ def _draw_codebooks(model: Any, residual: Tensor) -> None:
 
 
 def random_model(name: str) -> Any:
-    """Build the package's model `name` with random weights and codebooks, always the same ones.
+    """Build the package's model `name` with random weights and codebooks from a fixed seed.
 
-    Its codes vary with the audio at every level, and each level leaves less over than it got; what
-    it decodes sounds like nothing. torch's global random state is left alone.
+    Its codes depend on the audio at every level, and each level reduces the residual; decoded audio
+    is noise. torch's global random state is not changed.
 
     Args:
         name: "encodec_24khz" or "encodec_48khz".
 
     Returns:
-        EncodecModel: on the CPU, weight norm as the package has it.
+        EncodecModel: on the CPU, with weight norm as in the package.
     """
     with seeded():
         model = _untrained(name)
         with torch.no_grad():
             for key, parameter in model.named_parameters():
                 if key.endswith("weight_g"):
-                    # torch starts convolutions at a third of the power that would keep the
-                    # signal's; after a dozen layers nothing but the biases would be left.
+                    # torch initialises convolutions with a third of the power that would preserve
+                    # that of the signal; after a dozen layers only the biases would remain.
                     parameter.mul_(3**0.5)
         with torch.inference_mode():
             z = model.encoder(_noise(model.channels, 2 * model.sample_rate))
@@ -92,7 +93,7 @@ def load_model(name: str, weights: str | Path | None) -> Any:
             `random_model`.
 
     Raises:
-        WeightsMissing: if the weights are nowhere to be found.
+        WeightsMissing: if the weights cannot be found or downloaded.
         ValueError: if they are of another model.
     """
     if weights == "random":
@@ -106,7 +107,7 @@ def load_model(name: str, weights: str | Path | None) -> Any:
 
 
 def streamed(module: nn.Module) -> streaming.Layer:
-    """Make the streaming twin of a causal module of the package, weight norm removed."""
+    """Return the streaming layer of a causal module of the package, without weight norm."""
     if isinstance(module, nn.Sequential):
         return streaming.Chain([streamed(child) for child in module])
     if isinstance(module, SEANetResnetBlock):

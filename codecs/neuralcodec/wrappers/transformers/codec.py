@@ -1,8 +1,8 @@
-"""Models of the package `transformers` as codecs: by hub name, and X-Codec by its own.
+"""Models of the package `transformers` as codecs: any by its name on the hub, and X-Codec.
 
-`TransformersCodec` is the one adapter for all of them. Codes are those of the package's `encode`,
-with any number of codebooks and not only those that its bandwidths stand for; decoded audio has the
-length that was encoded. Mimi, which streams besides, is in `mimi`.
+`TransformersCodec` is the adapter for all of them. Codes are those of the package's `encode`, but
+with any number of codebooks, not only those of its bandwidths; decoded audio has the length of the
+input. Mimi, which also streams, is in `mimi`.
 """
 
 from pathlib import Path
@@ -26,16 +26,16 @@ from neuralcodec.wrappers.transformers.stages import stages
 
 
 def checkpoint(name: str, weights: str | Path | None) -> Loaded:
-    """Load the model `name`, a `model_type` of `transformers`, and checkpoint of this package.
+    """Load the model `name` from a folder or from the checkpoint that is registered for it.
 
     Args:
-        name: "mimi" or "xcodec".
+        name: "mimi" or "xcodec": a `model_type` of `transformers` and a name of a checkpoint.
         weights: a folder with config.json and model.safetensors; None: where
             `neuralcodec.weights` finds them; "random": the published architecture with random
             weights.
 
     Raises:
-        WeightsMissing: if there are no weights.
+        WeightsMissing: if the weights cannot be found or downloaded.
         ValueError: if the folder holds another model, or not all of its weights.
     """
     if weights == "random":
@@ -47,20 +47,21 @@ def checkpoint(name: str, weights: str | Path | None) -> Loaded:
 class TransformersCodec(LatentCodec):
     """A codec model of `transformers`.
 
-    DAC has contexts. EnCodec and X-Codec depend on the whole clip, through an LSTM and HuBERT.
+    Only DAC has finite contexts: EnCodec and X-Codec depend on the whole clip, through an LSTM and
+    HuBERT, and the attention windows of Mimi span too much audio for chunks.
 
     Args:
-        name: as in the registry.
+        name: name in the registry.
         loaded: an `EncodecModel`, `DacModel`, `MimiModel` or `XcodecModel`, and its digest.
-        beam_width: codes kept at each level of the search. 1 is the package's own greedy search,
-            whose codes are nested; with more, encode to the number of codebooks that will be
-            decoded (see `ResidualVectorQuantizer.encode`).
+        beam_width: hypotheses kept at each level of the search. 1 is the package's own greedy
+            search, whose codes are nested; with more, encode to the number of codebooks that will
+            be decoded (see `ResidualVectorQuantizer.encode`).
 
     Attributes:
         network: the model.
 
     Raises:
-        ValueError: if `beam_width` is below 1, or the model is of a kind that can't be run here.
+        ValueError: if `beam_width` is below 1, or the model is of a type that is not supported.
     """
 
     hop_length: int
@@ -83,7 +84,7 @@ class TransformersCodec(LatentCodec):
 
     @property
     def rvq(self) -> ResidualVectorQuantizer | SplitResidualVectorQuantizer:
-        """The codebooks as a quantizer of ours."""
+        """The codebooks as a quantizer of `neuralcodec.quantize`."""
         held: ResidualVectorQuantizer = self._converted(
             ResidualVectorQuantizer.from_huggingface, self.network
         )
@@ -120,17 +121,17 @@ class TransformersCodec(LatentCodec):
 class XCodec(TransformersCodec):
     """X-Codec (Ye et al. 2024, arXiv:2408.17175): 16 kHz, 50 frames/s, 1..8 codebooks of 1024.
 
-    Half of it is DAC, half HuBERT, so that tokens carry more of what is said. It listens to the
-    whole clip before it gives the first token.
+    Latents combine those of DAC and of HuBERT, so that tokens carry more of the linguistic content.
+    Every token depends on the whole clip.
 
     Args:
         weights: a folder with config.json and model.safetensors; None: the published model,
-            xcodec-hubert-librispeech; "random": that architecture with random weights, which
-            sounds like nothing.
+            xcodec-hubert-librispeech; "random": that architecture with random weights, whose
+            output is noise.
         beam_width: see `TransformersCodec`.
 
     Raises:
-        WeightsMissing: if there are no weights.
+        WeightsMissing: if the weights cannot be found or downloaded.
         ValueError: if the folder holds another model, or not all of its weights.
     """
 
@@ -139,20 +140,20 @@ class XCodec(TransformersCodec):
 
 
 class HuggingFace(TransformersCodec):
-    """A codec of `transformers` by the name of a model on the Hugging Face hub, or by a folder.
+    """A codec of `transformers`, given by the name of a model on the Hugging Face hub or a folder.
 
-    EnCodec, DAC, Mimi and X-Codec models whose weights are safetensors, such as
+    EnCodec, DAC, Mimi and X-Codec models with safetensors weights are supported, such as
     "facebook/encodec_24khz", "descript/dac_44khz" and "kyutai/mimi". Rates, sizes and codebooks are
     those of the model.
 
     Args:
-        model: hub name, or a folder with config.json and model.safetensors.
+        model: name on the hub, or a folder with config.json and model.safetensors.
         revision: commit, tag or branch on the hub; default its main branch.
         beam_width: see `TransformersCodec`.
 
     Raises:
-        WeightsMissing: if the model is not on this machine and can't be downloaded.
-        ValueError: if it is of another kind, works in segments, as EnCodec at 48 kHz does, or
+        WeightsMissing: if the model is not on this machine and cannot be downloaded.
+        ValueError: if it is of another type, works in segments, as EnCodec at 48 kHz does, or
             lacks weights.
     """
 

@@ -1,9 +1,9 @@
 """Mimi, the codec of Moshi (Defossez et al. 2024, arXiv:2410.00037), offline and streaming.
 
-The network is `transformers`' own. Of streaming the package has half: caches for the encoder, that
-take whole frames and know no end, and for the decoder's transformer, but none for the convolutions
-behind it. Here every layer remembers what it needs, transformers in the package's own cache, so
-that a stream gives what the whole signal gives, from its first sample to its last.
+The network is that of `transformers`. The package supports streaming in part: it has caches for the
+encoder, which take whole frames and do not handle the end of a signal, and for the decoder's
+transformer, but none for the convolutions after it. Here every layer keeps the state it needs,
+transformers in the package's own cache, so that a stream gives the result of the whole signal.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ from transformers.models.mimi.modeling_mimi import (  # noqa: E402  # it imports
 
 
 class _Transformer:
-    """A transformer over time, each step of which attends to a window of steps before it."""
+    """A causal transformer over time with a cache; each step attends to a window of past steps."""
 
     def __init__(self, transformer: Any) -> None:
         self._transformer = transformer
@@ -42,7 +42,7 @@ class _Transformer:
 
 
 def _streamed(module: Any) -> streaming.Layer:
-    """Make the streaming twin of a module of Mimi's convolutional parts."""
+    """Return the streaming layer of a module of Mimi's convolutional parts."""
     if isinstance(module, nn.ModuleList):
         return streaming.Chain([_streamed(child) for child in module])
     if isinstance(module, MimiResnetBlock):
@@ -58,22 +58,22 @@ def _streamed(module: Any) -> streaming.Layer:
 class Mimi(TransformersCodec):
     """Mimi: 24 kHz, 12.5 frames/s, 1..32 codebooks of 2048.
 
-    The first codebook was trained to tell what WavLM hears and stands for itself ("semantic"); the
-    other 31 are a residual quantizer, and both parts quantize the same latents. Moshi uses 8.
+    The first codebook is a quantizer of its own ("semantic"), distilled from WavLM; the other 31
+    are a residual quantizer, and both quantize the same latents. Moshi uses 8 codebooks.
 
     A frame of 1920 samples depends on no later audio. It depends on earlier audio through 8 layers
-    of attention with windows of 10 s: chunks would need 80 s of context, so long audio goes
-    through `stream`.
+    of attention with windows of 10 s: chunks would need 80 s of context, so long audio is coded by
+    `stream`.
 
     Args:
         weights: a folder with config.json and model.safetensors; None: the published model;
-            "random": that architecture with random weights, which sounds like nothing.
-        beam_width: see `TransformersCodec`; each of the two parts has a beam of its own.
+            "random": that architecture with random weights, whose output is noise.
+        beam_width: see `TransformersCodec`; each of the two quantizers has a beam of its own.
 
     Raises:
-        WeightsMissing: if there are no weights.
-        ValueError: if the folder holds another model, not all of its weights, or one that isn't
-            causal.
+        WeightsMissing: if the weights cannot be found or downloaded.
+        ValueError: if the folder holds another model, not all of its weights, or a model that is
+            not causal.
     """
 
     is_streaming = True

@@ -1,7 +1,7 @@
-"""Codec models of the package `transformers`: EnCodec, DAC, Mimi and X-Codec, and how they load.
+"""Loading of the codec models of the package `transformers`: EnCodec, DAC, Mimi and X-Codec.
 
-Weights come from safetensors only. What a checkpoint lacks the package would fill with random
-numbers and a line in its log; here it is an error.
+Weights are read from safetensors only. Weights that a checkpoint lacks are an error; the package
+would initialise them at random and only log that.
 """
 
 import json
@@ -39,13 +39,13 @@ MODELS: dict[str, Any] = {
     "mimi": MimiModel,
     "xcodec": XcodecModel,
 }
-"""The package's classes by what config.json calls `model_type`."""
+"""The package's classes by the `model_type` of config.json."""
 
 
 def forget_hooks(network: Any) -> None:
     """Remove the hooks that the package leaves in a model after its first call.
 
-    They are local functions, which can't be pickled. The next call installs them again.
+    They are local functions, which cannot be pickled. The next call installs them again.
     """
     for module in network.modules():
         for key, hook in list(module._forward_hooks.items()):
@@ -68,11 +68,11 @@ def register_again(network: Any) -> None:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model, ready to use.
+    """A model that is ready to use.
 
     Attributes:
-        network: on the CPU, float32, in eval mode, weight norm folded into the weights.
-        digest: of its weights before that, since folding rounds in a machine's own way.
+        network: the model on the CPU, float32, in eval mode, weight norm folded into the weights.
+        digest: digest of the weights before folding, whose rounding differs between machines.
     """
 
     network: Any
@@ -80,7 +80,7 @@ class Loaded:
 
 
 def finish(network: Any) -> Loaded:
-    """Make a model with its weights ready to use."""
+    """Fold the weight norm of a model, set eval mode and return it with its digest."""
     digest = digest_of(network.state_dict())
     fold_weight_norm(network)
     return Loaded(network.eval(), digest)
@@ -88,7 +88,7 @@ def finish(network: Any) -> Loaded:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the package from showing bars and logging, and leave its settings as they were."""
+    """Turn off the package's progress bars and logging in this context."""
     verbosity = their_logging.get_verbosity()
     hook = their_logging.set_tqdm_hook(
         lambda bar, args, options: bar(*args, **(options | {"disable": True}))
@@ -102,7 +102,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _kind(folder: Path, kinds: tuple[str, ...]) -> str:
-    """Read what kind of model lies in a folder."""
+    """Return the `model_type` of the model in a folder.
+
+    Raises:
+        ValueError: if there is no configuration, or the type is not one of `kinds`.
+    """
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder} holds no model: there is no config.json")
@@ -116,15 +120,15 @@ def _kind(folder: Path, kinds: tuple[str, ...]) -> str:
 
 
 def load(folder: Path, kinds: tuple[str, ...] = tuple(MODELS)) -> Loaded:
-    """Load a model on the CPU, float32, in eval mode, weight norm multiplied into the weights.
+    """Load a model on the CPU, float32, in eval mode, weight norm folded into the weights.
 
     Args:
-        folder: with config.json and the weights as safetensors, in one file or several.
-        kinds: `model_type`s to take.
+        folder: folder with config.json and the weights as safetensors, in one file or several.
+        kinds: `model_type`s that are accepted.
 
     Raises:
-        ValueError: if there is no such model in the folder, its weights are no safetensors, or
-            they are not all that its configuration asks for, in the shapes that it asks for.
+        ValueError: if there is no such model in the folder, its weights are not safetensors, or
+            a tensor is missing or has another shape than the configuration states.
     """
     model = MODELS[_kind(folder, kinds)]
     try:
@@ -134,7 +138,7 @@ def load(folder: Path, kinds: tuple[str, ...] = tuple(MODELS)) -> Loaded:
                 use_safetensors=True,
                 local_files_only=True,
                 dtype=torch.float32,
-                ignore_mismatched_sizes=True,  # it would tell them in its log only
+                ignore_mismatched_sizes=True,  # reported below instead
                 output_loading_info=True,
             )
     except (OSError, SafetensorError, StrictDataclassError) as error:

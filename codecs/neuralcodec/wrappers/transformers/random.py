@@ -1,6 +1,6 @@
-"""Mimi and X-Codec as published, but with random weights: for tests, timing and trying things out.
+"""Mimi and X-Codec in the published configuration with random weights, for tests and timing.
 
-What they decode sounds like nothing, but their codes vary with the audio at every level.
+Decoded audio is noise, but codes depend on the audio at every level.
 """
 
 from collections.abc import Sequence
@@ -13,21 +13,22 @@ from neuralcodec.core.networks import fold_weight_norm, seeded
 from neuralcodec.wrappers.transformers.models import MODELS
 from neuralcodec.wrappers.transformers.stages import stages
 
-_SECONDS = 2  # of noise that codebooks are drawn for
-_RMS = 0.1  # of what that noise is decoded to
+_SECONDS = 2  # duration of the noise for whose latents codebooks are drawn
+_RMS = 0.1  # level of the audio decoded from these latents
 
 
 def _noise(samples: int) -> Tensor:
-    """Draw noise `[1, 1, samples]` whose loudness changes a hundred times."""
+    """Return noise `[1, 1, samples]` in a hundred sections of different levels."""
     loudness = torch.rand(1, 1, 100).square().repeat_interleave(-(-samples // 100), dim=-1)
     return torch.randn(1, 1, samples) * loudness[..., :samples] / 2
 
 
 def _draw_codebooks(books: Sequence[Tensor], residual: Tensor) -> None:
-    """Draw entries around latents `[N, D]`, level by level around what is left of them.
+    """Draw codebooks for latents `[N, D]`, each level around the mean of the residual.
 
-    They are spread by 3 / sqrt(D) of what the latents are: in D dimensions the best of a thousand
-    random entries leans towards a latent by 3 parts in sqrt(D), and a longer one would overshoot.
+    Entries have 3 / sqrt(D) of the standard deviation of the residual: in D dimensions the best of
+    a thousand random directions has a cosine of about 3 / sqrt(D) with a residual, and longer
+    entries would overshoot.
     """
     for book in books:
         spread = residual.std(dim=0) * 3 / residual.shape[1] ** 0.5
@@ -36,30 +37,30 @@ def _draw_codebooks(books: Sequence[Tensor], residual: Tensor) -> None:
 
 
 def _fill_mimi(network: Any, z: Tensor) -> nn.Conv1d:
-    """Draw Mimi's codebooks for latents `[1, D, N]`; give the last layer of its decoder."""
+    """Draw Mimi's codebooks for latents `[1, D, N]`; return the last layer of its decoder."""
     for part in network.quantizer.children():  # semantic, acoustic
-        books = [level.codebook.embed_sum for level in part.layers]  # each counts as used once
+        books = [level.codebook.embed_sum for level in part.layers]  # every entry has a usage of 1
         _draw_codebooks(books, part.input_proj(z)[0].mT)
     last: nn.Conv1d = network.decoder.decoder_seanet.layers[-1].conv
     return last
 
 
 def _fill_xcodec(network: Any, z: Tensor) -> nn.Conv1d:
-    """Draw X-Codec's codebooks for latents `[1, D, N]`; give the last layer of its decoder."""
+    """Draw X-Codec's codebooks for latents `[1, D, N]`; return the last layer of its decoder."""
     _draw_codebooks([level.codebook.embed for level in network.quantizer.quantizers], z[0].mT)
     last: nn.Conv1d = network.acoustic_decoder.conv2
     return last
 
 
 def _open_up(network: Any) -> None:
-    """Let X-Codec's convolutions keep the power of a signal.
+    """Initialise X-Codec's convolutions so that they preserve the power of a signal.
 
-    The package starts those of DAC at a standard deviation of 0.02, fit for training only: nothing
-    of the audio would reach the codes through them, and nothing of the codes the audio.
+    The package initialises those of DAC with a standard deviation of 0.02, which suits training
+    only: codes would not depend on the audio, nor decoded audio on the codes.
     """
     for part in (network.acoustic_encoder, network.acoustic_decoder):
         for module in part.modules():
-            if isinstance(module, nn.ConvTranspose1d):  # by kernels of two strides
+            if isinstance(module, nn.ConvTranspose1d):  # kernels are two strides long
                 nn.init.normal_(module.weight, std=(2 * module.in_channels) ** -0.5)
             elif isinstance(module, nn.Conv1d):
                 nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
@@ -67,12 +68,12 @@ def _open_up(network: Any) -> None:
 
 @torch.no_grad()
 def random_model(kind: str) -> Any:
-    """Build the published model `kind`, "mimi" or "xcodec", with random weights, always the same.
+    """Build the published model `kind`, "mimi" or "xcodec", with random weights from a fixed seed.
 
-    torch's global random state is left alone.
+    torch's global random state is not changed.
 
     Returns:
-        On the CPU, in eval mode, without weight norm.
+        The model on the CPU, in eval mode, without weight norm.
     """
     with seeded():
         model = MODELS[kind]

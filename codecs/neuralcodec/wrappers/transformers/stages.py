@@ -1,8 +1,8 @@
-"""The stages of codec models of `transformers`, under the same names for all of them.
+"""A common interface to the stages of the codec models of `transformers`.
 
 EnCodec (Defossez et al. 2022), DAC (Kumar et al. 2023), Mimi (Defossez et al. 2024, Moshi) and
-X-Codec (Ye et al. 2024, arXiv:2408.17175), each cut at the same three places: the latents before
-the quantizer, the codes, and the latents after it. All stages are the model's own modules.
+X-Codec (Ye et al. 2024, arXiv:2408.17175) are each split at the latents before the quantizer, the
+codes, and the latents after it. All stages run the model's own modules.
 """
 
 import math
@@ -23,7 +23,7 @@ from transformers.models.mimi.modeling_mimi import MimiConv1d  # noqa: E402  # i
 
 
 class Stages(ABC):
-    """A model, cut into its stages.
+    """A model, split into its stages.
 
     Args:
         network: the model.
@@ -31,16 +31,16 @@ class Stages(ABC):
     Attributes:
         network: the model.
         sample_rate: Hz.
-        channels: of the audio.
+        channels: number of audio channels.
         hop_length: samples per frame.
         dim: D, width of the latents.
         num_codebooks: K.
         codebook_size: entries of each codebook.
-        is_causal: whether a frame depends on no audio later than its own; in EnCodec all but the
-            first few, before which its convolutions pad with a reflection.
+        is_causal: whether a frame depends on no audio later than its own; in EnCodec except for
+            the first frames, because its convolutions pad the start with a reflection.
         lead: samples by which the model's own audio is early.
-        contexts: frames before and after a frame that its codes and its audio depend on; None if
-            they depend on the whole clip.
+        contexts: frames before and after a frame on which its codes depend, and those on which its
+            audio depends; None if unlimited or unknown.
     """
 
     channels: int = 1
@@ -81,7 +81,7 @@ class Stages(ABC):
 
     @abstractmethod
     def synthesise(self, z: Tensor) -> Tensor:
-        """Return wav `[B, C, frames * hop_length]`, in time with what was analysed."""
+        """Return wav `[B, C, frames * hop_length]`, aligned with the analysed audio."""
 
 
 class Encodec(Stages):
@@ -96,9 +96,9 @@ class Encodec(Stages):
             )
         super().__init__(network)
         self.channels = config.audio_channels
-        # A group norm over time looks at the whole clip.
+        # A group norm over time depends on the whole clip.
         self.is_causal = config.use_causal_conv and config.norm_type == "weight_norm"
-        # The package takes a bitrate and rounds it down to whole codebooks.
+        # The package takes a bitrate and rounds the number of codebooks down.
         self._kbps = math.log2(config.codebook_size) * network.quantizer.frame_rate / 1000
 
     def _count(self) -> int:
@@ -131,11 +131,11 @@ def _whole_frames(wav: Tensor, hop_length: int) -> Tensor:
 
 
 def _dac_lead(up: Sequence[int]) -> int:
-    """Return the samples by which DAC's audio is early: as many as its decoder returns too few.
+    """Return the samples by which DAC's audio is early, which its decoder also returns too few.
 
-    For each odd stride s it takes off ceil(s / 2) at both ends, one more than there are too many.
-    The published models at 16 and 24 kHz have one, 5, and are 8 samples early, so they appear to
-    be trained with floor(s / 2): see `neuralcodec.wrappers.dac.Dac`.
+    For each odd stride s the decoder trims ceil(s / 2) samples at both ends, one in total too many.
+    The published models at 16 and 24 kHz have one such stride, 5, and are 8 samples early, so they
+    appear to be trained with floor(s / 2): see `neuralcodec.wrappers.dac.Dac`.
     """
     lead = 0
     for stride in up:
@@ -212,10 +212,10 @@ class Mimi(Stages):
                 module.padding_total = nn.Buffer(total, persistent=False)
 
     def _refresh(self) -> None:
-        """Have the package compute its codebooks from the weights and the device of now.
+        """Compute the package's cached codebooks unless they are on the device of the model.
 
-        It computes them once and keeps them: they would stay behind when the model moves, and made
-        under inference mode nothing could be trained on them.
+        The package computes them once. They would stay on the old device, and if they were computed
+        in inference mode, autograd could not use them.
         """
         for part in self.network.quantizer.children():  # semantic, acoustic
             for level in part.layers:
@@ -235,7 +235,7 @@ class Mimi(Stages):
     def quantize(self, z: Tensor, depth: int) -> Tensor:
         """See `Stages`."""
         self._refresh()
-        semantic = self.network.config.num_semantic_quantizers  # the package takes all or none
+        semantic = self.network.config.num_semantic_quantizers  # at least these
         codes: Tensor = self.network.quantizer.encode(z, max(depth, semantic))
         return codes.transpose(0, 1)[:, :depth]
 
@@ -254,7 +254,7 @@ class Mimi(Stages):
 
 
 class XCodec(Stages):
-    """X-Codec: DAC beside HuBERT."""
+    """X-Codec: DAC and HuBERT in parallel."""
 
     def __init__(self, network: Any) -> None:
         super().__init__(network)

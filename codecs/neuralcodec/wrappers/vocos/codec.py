@@ -1,6 +1,6 @@
 """Vocos, a vocoder that predicts spectra, by the package `vocos` (Siuzdak 2023, arXiv:2306.00814).
 
-Of the two published models one makes audio from EnCodec's tokens, the other from log-mel frames.
+There are two published models: one decodes EnCodec's tokens, the other log-mel frames.
 """
 
 from pathlib import Path
@@ -23,28 +23,29 @@ from neuralcodec.wrappers.vocos.model import EncodecConfig, MelConfig, load_mode
 class VocosEncodec(LatentCodec):
     """EnCodec's tokens at 24 kHz, decoded by Vocos.
 
-    Tokens are those of `Encodec24khz`, but only of as many codebooks as Vocos was trained for: 2,
-    4, 8 and 16, which are 1.5, 3, 6 and 12 kbit/s. A frame's audio depends on `decode_context`
-    frames before and after it, so a decode stream is that many frames late, and computes each piece
-    with as many frames on either side: pieces of a second or more keep that cheap. `decode_latents`
-    takes latents as those of `bandwidth_kbps`.
+    Tokens are those of `Encodec24khz`, but only with the numbers of codebooks for which Vocos was
+    trained: 2, 4, 8 and 16, or 1.5, 3, 6 and 12 kbit/s. The audio of a frame depends on
+    `decode_context` frames before and after it. So a decode stream has a delay of as many frames
+    and computes each piece with that context on either side, which costs little for pieces of a
+    second or more. `decode_latents` treats latents as those of `bandwidth_kbps`.
 
     Args:
-        weights: a folder with Vocos's `config.yaml` and `pytorch_model.bin`, or the latter's path
-            with the former beside it; None: the published ones; "random": reproducible random
-            weights over random ones of EnCodec, whose output is noise.
-        encodec_weights: as for `Encodec24khz`.
-        bandwidth_kbps: of the latents that `decode_latents` takes: 1.5, 3, 6 or 12.
-        beam_width: as for `Encodec24khz`.
+        weights: a folder with Vocos's `config.yaml` and `pytorch_model.bin`, or the path of the
+            latter, in the same folder as the former; None: the published ones; "random": random
+            weights from a fixed seed for Vocos and, by default, EnCodec, whose output is noise.
+        encodec_weights: as the `weights` of `Encodec24khz`.
+        bandwidth_kbps: bandwidth of the latents that `decode_latents` takes: 1.5, 3, 6 or 12.
+        beam_width: as in `Encodec24khz`.
 
     Attributes:
-        encodec: the codec whose tokens they are.
+        encodec: the codec whose tokens are decoded.
         vocos: the vocoder.
         network: EnCodec's encoder and Vocos.
 
     Raises:
-        WeightsMissing: if weights are nowhere to be found.
-        ValueError: if they are of another model, or there is no such bandwidth.
+        WeightsMissing: if the weights cannot be found or downloaded.
+        ValueError: if they are of another model, there is no such bandwidth, or `beam_width` is
+            below 1.
     """
 
     name = "vocos_encodec_24khz"
@@ -93,12 +94,12 @@ class VocosEncodec(LatentCodec):
 
     @property
     def rvq(self) -> ResidualVectorQuantizer:
-        """EnCodec's codebooks as a quantizer of ours."""
+        """EnCodec's codebooks as a `ResidualVectorQuantizer`."""
         return self.encodec.rvq
 
     @property
     def depths(self) -> tuple[int, ...]:
-        """Numbers of codebooks that Vocos was trained for."""
+        """Numbers of codebooks for which Vocos was trained."""
         return self._depths
 
     def _quantize(self, z: Tensor, depth: int) -> Tensor:
@@ -124,12 +125,12 @@ class VocosEncodec(LatentCodec):
         )
 
     def _decode_codes(self, codes: Tensor) -> Tensor:
-        """Turn codes `[B, K, frames]` into wav `[B, 1, frames * 320]`."""
+        """Return wav `[B, 1, frames * 320]` of codes `[B, K, frames]`."""
         return self._sound(self.vocos.feature_extractor(codes), codes.shape[1])
 
     def _sound(self, features: Tensor, depth: int) -> Tensor:
         bandwidth_id = torch.tensor([self._depths.index(depth)], device=features.device)
-        # The package's decode is the same under no_grad, which would end a gradient.
+        # The package's `decode` does the same, but under `no_grad`.
         hidden = self.vocos.backbone(features, bandwidth_id=bandwidth_id)
         if hidden.is_meta:  # the inverse transform reads values
             return features.new_empty(len(features), 1, features.shape[-1] * self.hop_length)
@@ -138,20 +139,20 @@ class VocosEncodec(LatentCodec):
 
 
 class VocosMel(LatentCodec):
-    """Log-mel frames, made audible by Vocos.
+    """Log-mel frames, decoded by Vocos.
 
-    Frames of 1024 samples are centred at the multiples of 256, so T samples have T // 256 + 1.
-    Zeros follow audio shorter than half a window, which the reflection at its ends needs. The
-    package's audio stops at the centre of the last frame, up to 255 samples before the end of what
-    was encoded; here the second half of its window gives the rest.
+    Frames of 1024 samples are centred at the multiples of 256, so T samples have T // 256 + 1
+    frames. Audio no longer than half a window is padded by zeros, because its ends are reflected.
+    The package's audio ends at the centre of the last frame, up to 255 samples before the end of
+    the input; here the second half of its window gives the remaining samples.
 
     Args:
-        weights: a folder with `config.yaml` and `pytorch_model.bin`, or the latter's path with the
-            former beside it; None: the published ones; "random": reproducible random weights,
-            whose output is noise.
+        weights: a folder with `config.yaml` and `pytorch_model.bin`, or the path of the latter, in
+            the same folder as the former; None: the published ones; "random": random weights from
+            a fixed seed, whose output is noise.
 
     Raises:
-        WeightsMissing: if weights are nowhere to be found.
+        WeightsMissing: if the weights cannot be found or downloaded.
         ValueError: if they are of another model.
     """
 

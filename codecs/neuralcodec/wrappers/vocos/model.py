@@ -1,7 +1,7 @@
-"""The networks of the package `vocos`: configured, loaded, or with random weights.
+"""The networks of the package `vocos`: configuration, checkpoints and random weights.
 
-They are built from the hyperparameters of a configuration here, not by the package, which would run
-whatever class the configuration names, and download an EnCodec for the model of EnCodec's tokens.
+They are built here from the hyperparameters of a configuration. The package would instantiate any
+class that the configuration names, and download EnCodec for the model of its tokens.
 """
 
 import math
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-import yaml  # type: ignore[import-untyped]  # its types are a package of their own
+import yaml  # type: ignore[import-untyped]  # its types are in another package
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
@@ -32,7 +32,7 @@ _ENCODEC_DIM, _ENCODEC_SIZE, _ENCODEC_HOP = 128, 1024, 320
 
 
 class _Strict(BaseModel):
-    """What a configuration may hold. The defaults are the published models'."""
+    """Base of the parts of a configuration; the defaults are those of the published models."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -97,7 +97,7 @@ class _Config(_Strict):
 
     @property
     def context(self) -> int:
-        """Frames before and after a frame that its audio depends on."""
+        """Frames before and after a frame on which its audio depends."""
         windows = math.ceil(self.head.init_args.n_fft / (2 * self.head.init_args.hop_length))
         return 3 * (1 + self.backbone.init_args.num_layers) + windows  # convolutions of width 7
 
@@ -111,7 +111,7 @@ class _Config(_Strict):
 
 
 class MelConfig(_Config):
-    """Of a Vocos of log-mel frames."""
+    """Configuration of Vocos for log-mel frames."""
 
     feature_extractor: _MelFeatures = _MelFeatures()
     backbone: _Backbone = _Backbone(
@@ -139,7 +139,7 @@ class MelConfig(_Config):
 
 
 class EncodecConfig(_Config):
-    """Of a Vocos of EnCodec's tokens at 24 kHz."""
+    """Configuration of Vocos for EnCodec's tokens at 24 kHz."""
 
     feature_extractor: _EncodecFeatures = _EncodecFeatures()
     backbone: _Backbone = _Backbone(
@@ -162,33 +162,33 @@ class EncodecConfig(_Config):
 
     @property
     def depths(self) -> tuple[int, ...]:
-        """Numbers of codebooks that it was trained for, in the order of its bandwidth ids."""
+        """Numbers of codebooks for which it was trained, in the order of its bandwidth ids."""
         bandwidths = self.feature_extractor.init_args.bandwidths
         return tuple(int(kbps / _KBPS_PER_CODEBOOK) for kbps in bandwidths)
 
 
 class Codebooks(nn.Module):
-    """EnCodec's entries as Vocos keeps them: those of all levels in one matrix."""
+    """EnCodec's codebooks in the format of Vocos: the entries of all levels in one matrix."""
 
     def __init__(self, levels: int) -> None:
         super().__init__()
         self.codebook_weights = nn.Parameter(torch.zeros(levels * _ENCODEC_SIZE, _ENCODEC_DIM))
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Turn codes `[B, K, T]` into the sum of their entries `[B, D, T]`."""
+        """Return the sum `[B, D, T]` of the entries of codes `[B, K, T]`."""
         first = torch.arange(codes.shape[1], device=codes.device) * _ENCODEC_SIZE
         return functional.embedding(codes + first[:, None], self.codebook_weights).sum(dim=1).mT
 
 
 class _WholeIstft(ISTFT):  # type: ignore[misc]  # the package declares no types
-    """The package's inverse transform of centred frames, not cut at the last frame's centre.
+    """The package's inverse transform of centred frames, without the cut at the last centre.
 
-    T samples have frames centred at 0, hop, .. up to the last multiple of hop within T. Half a
-    window more lies behind it, so that the last T % hop samples need not be missing.
+    Frames of T samples are centred at 0, hop, .. up to the last multiple of hop within T. The
+    second half of the last window gives the T % hop samples after it.
     """
 
     def forward(self, spec: Tensor) -> Tensor:
-        """Turn spectra `[B, bins, frames]` into wav `[B, frames * hop]`."""
+        """Return wav `[B, frames * hop]` of spectra `[B, bins, frames]`."""
         return torch.istft(
             spec,
             self.n_fft,
@@ -201,7 +201,7 @@ class _WholeIstft(ISTFT):  # type: ignore[misc]  # the package declares no types
 
 
 def _network(config: MelConfig | EncodecConfig) -> Any:
-    """Build the package's model, its feature extractor replaced where that would download."""
+    """Build the package's model, with `Codebooks` in place of a downloaded EnCodec."""
     features: nn.Module
     if isinstance(config, MelConfig):
         mel = config.feature_extractor.init_args
@@ -229,9 +229,9 @@ def _network(config: MelConfig | EncodecConfig) -> Any:
 
 
 def random_model(config: MelConfig | EncodecConfig) -> Any:
-    """Build a model with random weights, always the same ones; codebooks are zeros.
+    """Build a model with random weights from a fixed seed; codebooks are zeros.
 
-    What it decodes sounds like nothing. torch's global random state is left alone.
+    Decoded audio is noise. torch's global random state is not changed.
 
     Returns:
         Vocos: on the CPU.
@@ -240,7 +240,7 @@ def random_model(config: MelConfig | EncodecConfig) -> Any:
         network = _network(config)
         for key, parameter in network.backbone.named_parameters():
             if key.endswith((".scale.weight", ".shift.weight")):
-                # else all bandwidths are the same
+                # otherwise all bandwidths would give the same audio
                 parameter.add_(torch.randn(parameter.shape) / 4)
     return network
 
@@ -259,17 +259,17 @@ def load_model(
 
     Args:
         name: "vocos_mel_24khz" or "vocos_encodec_24khz".
-        kind: of its configuration.
-        weights: a folder with `config.yaml` and `pytorch_model.bin`, or the latter's path with the
-            former beside it; None: the published ones; "random": `random_model`.
+        kind: class of its configuration.
+        weights: a folder with `config.yaml` and `pytorch_model.bin`, or the path of the latter, in
+            the same folder as the former; None: the published ones; "random": `random_model`.
 
     Returns:
         The configuration, and Vocos on the CPU.
 
     Raises:
-        WeightsMissing: if a file is nowhere to be found.
-        ValueError: if the configuration names other classes, or hyperparameters that don't fit
-            each other, or the weights don't fit them.
+        WeightsMissing: if a file cannot be found or downloaded.
+        ValueError: if the configuration names other classes, its hyperparameters are inconsistent,
+            or the weights do not fit them.
     """
     if weights == "random":
         return kind(), random_model(kind())
@@ -279,7 +279,7 @@ def load_model(
     state = load_state(locate(name, folder))
     with torch.random.fork_rng(devices=[]):
         network = _network(config)
-    # The whole EnCodec is in a state saved by the package; its encoder is loaded on its own.
+    # The package saves all of EnCodec in the state, but here EnCodec is loaded separately.
     prefix = "feature_extractor.encodec."
     fill(network, {key: t for key, t in state.items() if not key.startswith(prefix)}, name)
     return config, network
