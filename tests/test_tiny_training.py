@@ -813,6 +813,38 @@ def test_mel_loss_of_a_gain_is_its_logarithm(gain: float, speech: Tensor, rng: G
     assert loss == pytest.approx(abs(math.log(gain)), rel=1e-3)
 
 
+def test_noise_loss_is_the_mean_of_the_logarithms_of_tenths_of_a_second(rng: Generator) -> None:
+    levels = torch.logspace(-4, 0, 10).repeat_interleave(1600)  # mean of logs, not log of means
+    reference, noise = torch.randn(2, 2, 16000, generator=rng) * levels
+    estimate = reference + 0.1 * noise.flip(1)
+    ratios = []
+    for start in range(0, 16000, 1600):
+        part = slice(start, start + 1600)
+        power = (reference - estimate)[:, part].square().mean(1) + 1e-6
+        ratios.append(power / (reference[:, part].square().mean(1) + 1e-6) + 1e-3)
+    expected = float(torch.stack(ratios).log().mean())
+    assert float(LOSSES["noise"](reference, estimate)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_complex_loss_is_of_magnitudes_to_the_power_of_0_3_with_and_without_phase(
+    rng: Generator,
+) -> None:
+    def compressed(wav: Tensor) -> np.ndarray:
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
+        starts = range(0, wav.shape[-1] - 511, 256)
+        frames = np.array([hann * wav[0, start : start + 512].numpy() for start in starts])
+        spectra = np.fft.rfft(frames) / 512**0.5
+        powered: np.ndarray = np.abs(spectra) ** 0.3 * np.exp(1j * np.angle(spectra))
+        return powered
+
+    reference, noise = torch.randn(2, 1, 8000, generator=rng)
+    estimate = 0.7 * reference + 0.3 * noise
+    ours, theirs = compressed(reference), compressed(estimate)
+    expected = (np.abs(ours) - np.abs(theirs)) ** 2 + np.abs(ours - theirs) ** 2
+    found = float(LOSSES["complex"](reference, estimate))
+    assert found == pytest.approx(float(expected.mean()), rel=1e-3)
+
+
 def test_loudness_hears_what_is_added_more_than_what_is_missing(speech: Tensor) -> None:
     hiss = 0.02 * torch.randn(speech.shape, generator=torch.Generator().manual_seed(0))
     loss = LOSSES["loudness"]
