@@ -442,6 +442,17 @@ def test_noise_takes_the_share_it_is_given_of_the_variance(rng: Generator) -> No
     assert shares.max() < 0.51
 
 
+def test_low_and_high_shares_of_noise_are_drawn_alike_on_a_logarithmic_scale(
+    rng: Generator,
+) -> None:
+    torch.manual_seed(0)
+    z = torch.randn(2000, 1, 50, generator=rng)
+    shares = (add_noise(z, 0.01, 1.0) - z).square().mean(dim=(1, 2))
+    for below, part in ((0.0316, 0.25), (0.1, 0.5), (0.316, 0.75)):
+        # Besides chance there is that of each crop's noise, which spreads the steps' edges.
+        assert float((shares < below).float().mean()) == pytest.approx(part, abs=0.05)
+
+
 def test_noise_teaches_an_encoder_to_leave_out_what_is_not_worth_its_bits() -> None:
     torch.manual_seed(0)
     worth = torch.tensor([1.0, 0.5, 0.02, 0.02])  # standard deviations of a source
@@ -714,6 +725,26 @@ def test_sources_are_heard_by_their_weight_or_length_and_clips_by_their_length(
     assert torch.allclose(found, expected, atol=0.06)  # four standard deviations at the most
 
 
+def test_peaks_are_drawn_on_a_logarithmic_scale(speakers: Path) -> None:
+    options = Augmentation(peak=(0.01, 1.0), keep_level=0, mix=0, filter=0)
+    found = Corpus([Source(str(speakers))], seconds=0.02, augmentation=options, held_out=0.0)
+    peaks = found.batch(1000, 0).abs().amax(dim=1)
+    for below, part in ((0.0316, 0.25), (0.1, 0.5), (0.316, 0.75)):
+        assert float((peaks < below).float().mean()) == pytest.approx(part, abs=0.06)
+
+
+def test_silence_is_not_heard_but_where_there_is_nothing_else(tmp_path: Path) -> None:
+    options = Augmentation(keep_level=1, mix=0, filter=0)
+    for name, tone in (("half", 0.5), ("nothing", 0.0)):
+        (tmp_path / name).mkdir()
+        wav = torch.cat([torch.zeros(1, 16000), torch.full((1, 16000), tone)], dim=1)
+        audio.write(tmp_path / name / "a.wav", wav, 16000)
+        sources = [Source(str(tmp_path / name))]
+        found = Corpus(sources, seconds=0.02, augmentation=options, held_out=0.0)
+        peaks = found.batch(50, 0).abs().amax(dim=1)
+        assert torch.equal(peaks > 0, torch.full((50,), tone > 0))
+
+
 def test_what_is_mixed_in_lies_5_to_25_db_below(speakers: Path) -> None:
     def batch(mix: float) -> Tensor:
         options = Augmentation(keep_level=1, mix=mix, filter=0)
@@ -966,6 +997,11 @@ def test_discriminator_learns_to_tell_and_the_decoder_is_told(rng: Generator) ->
     torch.autograd.backward(adversarial_loss(judged) + feature_loss(judge(real), judged))
     assert made.grad is not None
     assert made.grad.abs().sum() > 0
+    features = torch.randn(2, 3, generator=rng, requires_grad=True)
+    others = torch.randn(2, 3, generator=rng, requires_grad=True)
+    torch.autograd.backward(feature_loss([(real, [features])], [(real, [others])]))
+    assert features.grad is None  # a recording's features are what they are
+    assert others.grad is not None
 
 
 def test_recipe_of_defaults_needs_data_and_steps_alone() -> None:
