@@ -45,6 +45,14 @@ def test_same_rows_give_the_same_interval() -> None:
     pd.testing.assert_frame_equal(summarise(rows, "si_sdr"), summarise(rows, "si_sdr"))
 
 
+def test_rates_are_means_over_the_clips_that_are_scored() -> None:
+    rows = _rows({"a": [1.0, 2.0, math.nan]})
+    rows["bitrate_kbps"], rows["tokens_per_second"] = [6.0, 8.0, 99.0], [50.0, 70.0, 999.0]
+    summary = summarise(rows, "si_sdr")
+    assert summary["bitrate_kbps"].tolist() == [7.0]
+    assert summary["tokens_per_second"].tolist() == [60.0]
+
+
 def test_undefined_and_failed_rows_dont_count() -> None:
     rows = _rows({"a": [1.0, math.nan, 3.0, 100.0]})
     rows.loc[3, "status"] = "failed"

@@ -442,6 +442,17 @@ def test_noise_takes_the_share_it_is_given_of_the_variance(rng: Generator) -> No
     assert shares.max() < 0.51
 
 
+def test_low_and_high_shares_of_noise_are_drawn_alike_on_a_logarithmic_scale(
+    rng: Generator,
+) -> None:
+    torch.manual_seed(0)
+    z = torch.randn(2000, 1, 50, generator=rng)
+    shares = (add_noise(z, 0.01, 1.0) - z).square().mean(dim=(1, 2))
+    for below, part in ((0.0316, 0.25), (0.1, 0.5), (0.316, 0.75)):
+        # Besides chance there is that of each crop's noise, which spreads the steps' edges.
+        assert float((shares < below).float().mean()) == pytest.approx(part, abs=0.05)
+
+
 def test_noise_teaches_an_encoder_to_leave_out_what_is_not_worth_its_bits() -> None:
     torch.manual_seed(0)
     worth = torch.tensor([1.0, 0.5, 0.02, 0.02])  # standard deviations of a source
@@ -745,6 +756,26 @@ def test_sources_are_heard_by_their_weight_or_length_and_clips_by_their_length(
     assert torch.allclose(found, expected, atol=0.06)  # four standard deviations at the most
 
 
+def test_peaks_are_drawn_on_a_logarithmic_scale(speakers: Path) -> None:
+    options = Augmentation(peak=(0.01, 1.0), keep_level=0, mix=0, filter=0)
+    found = Corpus([Source(str(speakers))], seconds=0.02, augmentation=options, held_out=0.0)
+    peaks = found.batch(1000, 0).abs().amax(dim=1)
+    for below, part in ((0.0316, 0.25), (0.1, 0.5), (0.316, 0.75)):
+        assert float((peaks < below).float().mean()) == pytest.approx(part, abs=0.06)
+
+
+def test_silence_is_not_heard_but_where_there_is_nothing_else(tmp_path: Path) -> None:
+    options = Augmentation(keep_level=1, mix=0, filter=0)
+    for name, tone in (("half", 0.5), ("nothing", 0.0)):
+        (tmp_path / name).mkdir()
+        wav = torch.cat([torch.zeros(1, 16000), torch.full((1, 16000), tone)], dim=1)
+        audio.write(tmp_path / name / "a.wav", wav, 16000)
+        sources = [Source(str(tmp_path / name))]
+        found = Corpus(sources, seconds=0.02, augmentation=options, held_out=0.0)
+        peaks = found.batch(50, 0).abs().amax(dim=1)
+        assert torch.equal(peaks > 0, torch.full((50,), tone > 0))
+
+
 def test_what_is_mixed_in_lies_5_to_25_db_below(speakers: Path) -> None:
     def batch(mix: float) -> Tensor:
         options = Augmentation(keep_level=1, mix=mix, filter=0)
@@ -842,6 +873,38 @@ def test_mel_loss_of_a_gain_is_its_logarithm(gain: float, speech: Tensor, rng: G
     loud = 100 * torch.randn(speech.shape, generator=rng)  # every band is far above the floor
     loss = float(LOSSES["mel"](loud, gain * loud))
     assert loss == pytest.approx(abs(math.log(gain)), rel=1e-3)
+
+
+def test_noise_loss_is_the_mean_of_the_logarithms_of_tenths_of_a_second(rng: Generator) -> None:
+    levels = torch.logspace(-4, 0, 10).repeat_interleave(1600)  # mean of logs, not log of means
+    reference, noise = torch.randn(2, 2, 16000, generator=rng) * levels
+    estimate = reference + 0.1 * noise.flip(1)
+    ratios = []
+    for start in range(0, 16000, 1600):
+        part = slice(start, start + 1600)
+        power = (reference - estimate)[:, part].square().mean(1) + 1e-6
+        ratios.append(power / (reference[:, part].square().mean(1) + 1e-6) + 1e-3)
+    expected = float(torch.stack(ratios).log().mean())
+    assert float(LOSSES["noise"](reference, estimate)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_complex_loss_is_of_magnitudes_to_the_power_of_0_3_with_and_without_phase(
+    rng: Generator,
+) -> None:
+    def compressed(wav: Tensor) -> np.ndarray:
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
+        starts = range(0, wav.shape[-1] - 511, 256)
+        frames = np.array([hann * wav[0, start : start + 512].numpy() for start in starts])
+        spectra = np.fft.rfft(frames) / 512**0.5
+        powered: np.ndarray = np.abs(spectra) ** 0.3 * np.exp(1j * np.angle(spectra))
+        return powered
+
+    reference, noise = torch.randn(2, 1, 8000, generator=rng)
+    estimate = 0.7 * reference + 0.3 * noise
+    ours, theirs = compressed(reference), compressed(estimate)
+    expected = (np.abs(ours) - np.abs(theirs)) ** 2 + np.abs(ours - theirs) ** 2
+    found = float(LOSSES["complex"](reference, estimate))
+    assert found == pytest.approx(float(expected.mean()), rel=1e-3)
 
 
 def test_loudness_hears_what_is_added_more_than_what_is_missing(speech: Tensor) -> None:
@@ -965,6 +1028,11 @@ def test_discriminator_learns_to_tell_and_the_decoder_is_told(rng: Generator) ->
     torch.autograd.backward(adversarial_loss(judged) + feature_loss(judge(real), judged))
     assert made.grad is not None
     assert made.grad.abs().sum() > 0
+    features = torch.randn(2, 3, generator=rng, requires_grad=True)
+    others = torch.randn(2, 3, generator=rng, requires_grad=True)
+    torch.autograd.backward(feature_loss([(real, [features])], [(real, [others])]))
+    assert features.grad is None  # a recording's features are what they are
+    assert others.grad is not None
 
 
 def test_recipe_of_defaults_needs_data_and_steps_alone() -> None:
