@@ -72,8 +72,8 @@ def delay_ms(codec: Codec) -> float | None:
 
 def parameters(codec: Any) -> float | None:
     """Count the weights of the network in millions."""
-    network = getattr(codec, "network", None)
-    return None if network is None else sum(p.numel() for p in network.parameters()) / 1e6
+    count = sum(parameter.numel() for parameter in codec.parameters())
+    return count / 1e6 if count else None
 
 
 def memory_mib(name: str, seconds: float) -> float:
@@ -114,7 +114,7 @@ def measure(name: str, seconds: float, rounds: int) -> dict[str, Any]:
     row |= {f"{what}_rtf": spent / seconds for what, spent in times.items()}
     row |= ratios
     row |= {"memory_mib": memory_mib(name, seconds), "delay_ms": delay_ms(codec)}
-    row["delay_removed_samples"] = getattr(codec, "delay_samples", 0)
+    row["delay_removed_samples"] = codec.delay_samples
     row["weights"] = "published" if _published(name) else "random"
     return row
 

@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 import neuralcodec
+from neuralcodec.cli.settings import codec_names
 from neuralcodec.core import audio
 from neuralcodec.core.registry import REGISTRY, Entry
 from neuralcodec.metrics import DEFAULT
@@ -62,6 +63,15 @@ def test_help_is_fast_since_it_imports_no_torch(cli: Cli) -> None:
     assert cli("--version").out == f"neuralcodec {neuralcodec.__version__}\n"
     assert cli("-h").out == cli("--help").out
     assert "--install-completion" in cli("--help").out
+
+
+def test_codec_names_are_completed() -> None:
+    assert codec_names("encodec_") == ["encodec_24khz", "encodec_48khz"]
+    assert set(codec_names("")) >= set(REGISTRY)
+    code = "from neuralcodec.cli.settings import codec_names as n; n(''); import sys; "
+    code += "print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
 
 
 def test_list_says_why_a_codec_cannot_run(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

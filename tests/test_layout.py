@@ -1,6 +1,7 @@
 """The layout that keeps imports clean."""
 
 import codecs
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,15 @@ def test_lazy_names() -> None:
     assert neuralcodec.load("mdct").dim == 320
     assert neuralcodec.core.audio.__name__ == "neuralcodec.core.audio"
     assert Path(neuralcodec.__file__).with_name("py.typed").exists()
+
+
+def test_what_a_codec_has_is_declared_and_not_looked_for() -> None:
+    """An attribute that the program asks of a codec belongs in the base class."""
+    found = [
+        f"{path.name}: {line.strip()}"
+        for folder in ("codecs", "experiments")
+        for path in (ROOT / folder).rglob("*.py")
+        for line in path.read_text("utf-8").splitlines()
+        if re.search(r"(getattr|hasattr)\((self\.|subject\.)?(codec|inner|built)\b", line)
+    ]
+    assert found == []

@@ -4,12 +4,14 @@ from typing import Annotated
 
 import typer
 
-from neuralcodec.cli.settings import build, parse
+from neuralcodec.cli.settings import build, codec_names, parse
 from neuralcodec.cli.table import table
 
 
 def check(
-    codec: Annotated[str, typer.Argument(help="Name, as `neuralcodec list` gives it.")],
+    codec: Annotated[
+        str, typer.Argument(help="Name, as in `neuralcodec list`.", autocompletion=codec_names)
+    ],
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of the codec; may be given again.")
     ] = None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from neuralcodec.cli.channels import Channels, fit
-from neuralcodec.cli.settings import build, parse, text_of
+from neuralcodec.cli.settings import build, codec_names, parse, text_of
 
 if TYPE_CHECKING:  # commands import what they need when they run, so that others start at once
     from torch import Tensor
@@ -116,7 +116,10 @@ def encode(
     source: Annotated[str, typer.Argument(metavar="IN", help="Audio file; - reads stdin.")],
     target: Annotated[str, typer.Argument(metavar="OUT", help="File to write; - for stdout.")],
     codec: Annotated[
-        str, typer.Option(help="Name, as in `neuralcodec list`, or NAME+rvq.")
+        str,
+        typer.Option(
+            help="Name, as in `neuralcodec list`, or NAME+rvq.", autocompletion=codec_names
+        ),
     ] = _DEFAULT,
     num_codebooks: Annotated[
         int | None, typer.Option(help="Use only the first ones; default all.")

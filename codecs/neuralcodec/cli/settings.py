@@ -29,6 +29,13 @@ def text_of(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def codec_names(incomplete: str) -> list[str]:
+    """Return the names of codecs that begin so, for shell completion."""
+    from neuralcodec.core.registry import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
 def parse(pairs: Sequence[str] | None) -> dict[str, Any]:
     """Return the settings that were given with `--set`, by name.
 
