@@ -1,9 +1,10 @@
-"""What the codecs cost: time, memory, parameters, delay, and what our wrappers add to the packages.
+"""Benchmark the codecs: time, memory, parameters, delay, and the overhead of our wrappers.
 
     python experiments/bench_codecs.py [CODEC ...] [--seconds S] [--rounds N] [--json FILE]
 
-Without names, all neural codecs that can run here; those whose weights are not here have random
-ones, which take the same time. Writes `results/codecs/codecs.md` and `.csv`.
+Without names, all codecs with published weights in the registry are measured. Where the weights are
+not on this machine, random ones are used, which take the same time. The script writes
+`results/codecs/codecs.md` and `.csv`.
 """
 
 import argparse
@@ -31,17 +32,17 @@ _MIB = 1 << 20
 
 
 def _published(name: str) -> bool:
-    """Tell whether the published weights of a codec are on this machine."""
+    """Return whether the published weights of a codec are on this machine."""
     return all(weights.find(checkpoint) for checkpoint in REGISTRY[name].checkpoints)
 
 
 def load(name: str) -> Any:
-    """Build a codec, with random weights where the published ones are not on this machine."""
+    """Return a codec, with random weights if the published ones are not on this machine."""
     return codecs.load(name) if _published(name) else codecs.load(name, weights="random")
 
 
 def speech(codec: Any, seconds: float) -> Tensor:
-    """Give `[1, C, T]` of real speech at the codec's rate."""
+    """Return `[1, C, T]` of recorded speech at the codec's sample rate."""
     parts = [mix_down(clip.read(16000)[0]) for clip in clips("starter:test")]
     wav = torch.cat(parts, dim=-1)[:, : round(seconds * 16000)]
     wav = resample(wav, 16000, codec.sample_rate)
@@ -49,7 +50,7 @@ def speech(codec: Any, seconds: float) -> Tensor:
 
 
 def calls(codec: Any, wav: Tensor) -> tuple[Any, Any]:
-    """Give our encode and decode, or those of latents where there are no codebooks."""
+    """Return our encode and decode calls, or those for latents if there are no codebooks."""
     if isinstance(codec, codecs.Codec):
         tokens = codec.encode(wav)
         return lambda: codec.encode(wav), lambda: codec.decode(tokens)
@@ -58,7 +59,10 @@ def calls(codec: Any, wav: Tensor) -> tuple[Any, Any]:
 
 
 def delay_ms(codec: Any) -> float | None:
-    """Give how long after a sample went in it may come out: a frame, and what is looked ahead."""
+    """Return the delay between input and output of a sample: one frame plus the look-ahead.
+
+    It is None if a codec is not causal and has no finite receptive field.
+    """
     ahead = 0
     if not codec.is_causal:
         if not hasattr(codec, "decode_context"):
@@ -68,13 +72,13 @@ def delay_ms(codec: Any) -> float | None:
 
 
 def parameters(codec: Any) -> float | None:
-    """Count the weights of the network in millions."""
+    """Return the number of parameters of the network in millions, or None without a network."""
     network = getattr(codec, "network", None)
     return None if network is None else sum(p.numel() for p in network.parameters()) / 1e6
 
 
 def memory_mib(name: str, seconds: float) -> float:
-    """Find the memory that encoding and decoding take beyond the model, in a fresh process."""
+    """Return the memory of encoding and decoding in addition to the model, from a new process."""
     command = [sys.executable, __file__, name, "--seconds", str(seconds), "--memory"]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return float(out.split()[-1])
@@ -92,7 +96,7 @@ def _measure_memory(name: str, seconds: float) -> None:
 
 
 def measure(name: str, seconds: float, rounds: int) -> dict[str, Any]:
-    """Measure one codec."""
+    """Measure one codec; return its row."""
     codec = load(name)
     wav = speech(codec, seconds)
     encode, decode = calls(codec, wav)
@@ -117,7 +121,7 @@ def measure(name: str, seconds: float, rounds: int) -> dict[str, Any]:
 
 
 def write_report(record: dict[str, Any], out: Path) -> None:
-    """Write the table and the CSV file."""
+    """Write the report and the CSV file."""
     rows = record["codecs"]
     header = [
         *("codec", "weights", "clip, s", "parameters, M", "encode, RTF", "decode, RTF"),
