@@ -1,9 +1,10 @@
-"""What the codecs cost: time, memory, parameters, delay, and what our wrappers add to the packages.
+"""Benchmark the codecs: time, memory, parameters, delay, and the overhead of our wrappers.
 
     python experiments/bench_codecs.py [CODEC ...] [--seconds S] [--rounds N] [--json FILE]
 
-Without names, all neural codecs that can run here; those whose weights are not here have random
-ones, which take the same time. Writes `results/codecs/codecs.md` and `.csv`.
+Without names, all codecs with published weights in the registry are measured. Where the weights are
+not on this machine, random ones are used, which take the same time. The script writes
+`results/codecs/codecs.md` and `.csv`.
 """
 
 import argparse
@@ -32,12 +33,12 @@ _MIB = 1 << 20
 
 
 def _published(name: str) -> bool:
-    """Tell whether the published weights of a codec are on this machine."""
+    """Return whether the published weights of a codec are on this machine."""
     return all(weights.find(checkpoint) for checkpoint in REGISTRY[name].checkpoints)
 
 
 def load(name: str) -> Any:
-    """Build a codec, with random weights where the published ones are not on this machine."""
+    """Return a codec, with random weights if the published ones are not on this machine."""
     return codecs.load(name) if _published(name) else codecs.load(name, weights="random")
 
 
@@ -77,7 +78,7 @@ def parameters(codec: Any) -> float | None:
 
 
 def memory_mib(name: str, seconds: float) -> float:
-    """Find the memory that encoding and decoding take beyond the model, in a fresh process."""
+    """Return the memory of encoding and decoding in addition to the model, from a new process."""
     command = [sys.executable, __file__, name, "--seconds", str(seconds), "--memory"]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return float(out.split()[-1])
@@ -95,7 +96,7 @@ def _measure_memory(name: str, seconds: float) -> None:
 
 
 def measure(name: str, seconds: float, rounds: int) -> dict[str, Any]:
-    """Measure one codec."""
+    """Measure one codec; return its row."""
     codec = load(name)
     wav = speech(codec, seconds)
     encode, decode = calls(codec, wav)
@@ -120,7 +121,7 @@ def measure(name: str, seconds: float, rounds: int) -> dict[str, Any]:
 
 
 def write_report(record: dict[str, Any], out: Path) -> None:
-    """Write the table and the CSV file."""
+    """Write the report and the CSV file."""
     rows = record["codecs"]
     header = [
         *("codec", "weights", "clip, s", "parameters, M", "encode, RTF", "decode, RTF"),

@@ -1,11 +1,11 @@
-"""Fit codebooks to the latents of a speech codec, and encode with a beam, against FAISS.
+"""Benchmark the fitting of codebooks to speech latents, and beam search, against FAISS.
 
     python experiments/bench_fit.py --json fit.json    # about twenty minutes on two cores
     python experiments/bench_fit.py --quick --out /tmp/fit
     python experiments/bench_fit.py --redraw fit.json  # tables and figures from the record
 
-Latents are those of Lyra v2, from recordings in two folders with a `manifest.csv` each; they are
-computed once and kept. It needs the packages of the extra `bench`.
+The latents are those of Lyra v2, from recordings in two folders with a `manifest.csv` each; they
+are computed once and cached. The script needs the packages of the extra `bench`.
 """
 
 import argparse
@@ -39,9 +39,9 @@ from torch import Tensor
 from neuralcodec.data import clips
 
 SHARED = Path("..", "shared")
-LENGTHS = (2, 4, 8, 16, 30, 46)  # the last three are what Lyra uses: 3.2, 6 and 9.2 kbit/s
+LENGTHS = (2, 4, 8, 16, 30, 46)  # the last three are those of Lyra: 3.2, 6 and 9.2 kbit/s
 BEAM_WIDTH = 16
-RACED_WIDTHS = (5, 16)  # FAISS's default, and ours of the claims
+RACED_WIDTHS = (5, 16)  # FAISS's default, and the width of our claims
 
 _FIT_FRAMES = 95_000
 _SCORE_FRAMES = 20_000
@@ -63,7 +63,7 @@ def _faiss_nmse(codebooks: Tensor, z: Tensor, beam_width: int) -> float | None:
 
 
 def score(name: str, codebooks: Tensor, seconds: list[float], split: Split) -> dict[str, Any]:
-    """Score codebooks on unseen speakers: both searches with our encoder, and with FAISS's."""
+    """Score codebooks on unseen speakers by both searches, with our encoder and with FAISS's."""
     rvq, z = quantizer_of(codebooks), split.score
     row: dict[str, Any] = {"fit": name, "seconds": median(seconds), "all_seconds": seconds}
     for label, width in (("greedy", 1), (f"beam{BEAM_WIDTH}", BEAM_WIDTH)):
@@ -75,10 +75,10 @@ def score(name: str, codebooks: Tensor, seconds: list[float], split: Split) -> d
 
 
 def fit_all(split: Split, depth: int, size: int) -> tuple[list[dict[str, Any]], Tensor]:
-    """Fit with all that are installed, ours before and after each other one.
+    """Fit with all installed methods, with ours before and after each of the others.
 
     Returns:
-        A row a fit, and our codebooks.
+        One row per method, and our codebooks.
     """
     fit_ours(split.fit[: 4 * size], depth, size)  # compiles the kernels
     mine = partial(fit_ours, split.fit, depth, size)
@@ -96,7 +96,7 @@ def fit_all(split: Split, depth: int, size: int) -> tuple[list[dict[str, Any]], 
 
 
 def beam_rows(codebooks: Tensor, z: Tensor) -> list[dict[str, Any]]:
-    """Compare greedy codes, a beam's best codes, and a beam's longest codes cut short.
+    """Compare greedy codes, beam-search codes of each length, and truncated codes of full length.
 
     Args:
         codebooks: Lyra's, `[46, 16, 64]`.
@@ -124,7 +124,7 @@ def beam_rows(codebooks: Tensor, z: Tensor) -> list[dict[str, Any]]:
 
 
 def race(name: str, codebooks: Tensor, z: Tensor, width: int, *, tables: bool) -> dict[str, Any]:
-    """Time our beam search against FAISS's with the same codebooks, vectors and width."""
+    """Time our beam search against FAISS's with the same codebooks, vectors and beam width."""
     rvq, theirs = quantizer_of(codebooks), FaissEncoder.of(codebooks, width, tables=tables)
     latents, array = z.T[None].contiguous(), z.numpy()
     pair = time_pair(
@@ -154,7 +154,7 @@ def race(name: str, codebooks: Tensor, z: Tensor, width: int, *, tables: bool) -
 
 
 def races(lyra: Tensor, fitted: Tensor, z: Tensor) -> list[dict[str, Any]]:
-    """Race FAISS at both shapes, with and without its tables."""
+    """Time both beam searches for both sets of codebooks, with and without FAISS's tables."""
     if importlib.util.find_spec("faiss") is None:
         print("faiss: not installed", flush=True)
         return []
@@ -168,7 +168,7 @@ def races(lyra: Tensor, fitted: Tensor, z: Tensor) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Compute the latents, fit, encode, and give the record of it all."""
+    """Compute the latents, fit, encode, and return the record of all measurements."""
     weights, cache = arguments.weights, arguments.cache
     train = clips(arguments.train)
     heard = [clip for clip in clips(arguments.eval) if "(en" in clip.speaker]

@@ -1,13 +1,13 @@
-"""Time the codebook lookup against other people's, and against a bare matrix product.
+"""Benchmark the codebook lookup against other packages and against a plain matrix product.
 
     python experiments/bench_lookup.py --json lookup.json     # all; more than an hour on two cores
     python experiments/bench_lookup.py --quick --out /tmp/lookup
     python experiments/bench_lookup.py --redraw lookup.json   # tables and figure from records
     python experiments/bench_lookup.py --memory-10m           # 10 million vectors, 8 GiB of memory
 
-It needs the packages of the extra `bench` and, for those peers, `encodec` and
-`descript-audio-codec`; a peer that is not installed is left out, and the table says so. Before
-anything is timed, the codes of each peer are compared with ours.
+The script needs the packages of the extra `bench` and, for the peers of that name, `encodec` and
+`descript-audio-codec`. A peer that is not installed is left out and listed in the report. Before
+the timing, the codes of each peer are compared with ours.
 """
 
 import argparse
@@ -60,17 +60,17 @@ SHAPES: tuple[Shape, ...] = (  # D, V, K
 SIZES = (1_000, 22_500, 200_000)
 MEMORY_SHAPES = ((8, 1024, 8), (64, 16, 46), (128, 1024, 8))
 TEN_MILLION = (128, 1024, 8), 10_000_000
-TOLERANCE = 1e-5  # excess over the nearest distance that float32 explains
+TOLERANCE = 1e-5  # excess over the nearest distance that float32 rounding explains
 
 _CHECKED = 2_000  # vectors
-_TRIED = 1_000  # vectors of the call that foretells how long others take
-_SLOWEST = 30.0  # s a call; who is slower gets fewer vectors
-_MEMORY_SHARE = 0.6  # of the machine's, that a contestant's matrices may fill
+_TRIED = 1_000  # vectors of the call from which the duration of larger ones is estimated
+_SLOWEST = 30.0  # maximum seconds per call; slower contestants are timed on fewer vectors
+_MEMORY_SHARE = 0.6  # fraction of the memory that a contestant's matrices may fill
 _OURS = Contestant("ours, auto", ours())
 
 
 def check(contestant: Contestant, case: Case) -> dict[str, Any]:
-    """Compare a contestant's codes with ours: how many differ, and whether by near ties alone."""
+    """Compare a contestant's codes with ours: the share that differs, and whether by near ties."""
     if contestant.metric is None:
         return {"mismatch": None, "excess": None, "same": True}
     theirs = contestant.load(case)
@@ -86,7 +86,7 @@ def check(contestant: Contestant, case: Case) -> dict[str, Any]:
 
 
 def affordable(contestant: Contestant, case: Case) -> int:
-    """Find how many vectors a contestant can search in the time and memory there is."""
+    """Return the number of vectors a contestant can search within the limits of time and memory."""
     size = case.codebooks.shape[1]
     small = case.first(min(_TRIED, len(case.vectors)))
     ready = contestant.load(small)
@@ -98,12 +98,12 @@ def affordable(contestant: Contestant, case: Case) -> int:
     count = min(counts)
     if count == len(case.vectors):
         return count
-    step = max(1, int(10 ** (int(math.log10(count)) - 1)))  # a number that is easy to say
+    step = max(1, int(10 ** (int(math.log10(count)) - 1)))  # two significant digits
     return count // step * step
 
 
 def _finished(ready: Ready, device: str) -> Ready:
-    """On a GPU a call returns before its work is done: wait for it."""
+    """Return a contestant whose calls wait for the GPU, where calls are asynchronous."""
     if device == "cpu":
         return ready
 
@@ -143,7 +143,7 @@ def _row(contestant: Contestant, case: Case, asked: int, device: str, pair: Pair
 def time_one(
     contestant: Contestant, case: Case, device: str, rounds: int, budget: float
 ) -> dict[str, Any]:
-    """Time a contestant against ours on one case, or on as much of it as it can afford."""
+    """Time a contestant against ours on one case, or on as many vectors as are affordable."""
     asked = len(case.vectors)
     case = case.first(affordable(contestant, case))
     mine = _finished(ours(contestant.metric or "euclidean")(case), device)
@@ -159,7 +159,7 @@ def _names(rows: Sequence[dict[str, Any]]) -> set[tuple[Any, ...]]:
 
 @torch.inference_mode()
 def check_all(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Compare the codes of all contestants at all shapes."""
+    """Compare the codes of all contestants for all shapes."""
     rows = []
     for device, shape in itertools.product(arguments.devices, arguments.shapes):
         dim, size, levels = shape
@@ -176,7 +176,7 @@ def check_all(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def time_all(
     arguments: argparse.Namespace, checks: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Time all contestants whose codes are ours, sizes from small to large."""
+    """Time all contestants whose codes match ours, in ascending order of sizes."""
     rows = []
     same = _names([row for row in checks if row["same"]])
     for device, count, shape in itertools.product(
@@ -200,9 +200,12 @@ def time_all(
 
 
 def measure_memory(name: str, shape: Shape, count: int) -> dict[str, Any]:
-    """Measure a contestant's memory beyond input and codes, in a process of its own.
+    """Measure a contestant's memory in addition to input and codes, in a separate process.
 
-    What is loaded and allocated by a search of 64 vectors doesn't count.
+    Memory that a search of 64 vectors loads and allocates is not counted.
+
+    Raises:
+        RuntimeError: if the process fails.
     """
     done = subprocess.run(
         [
@@ -240,14 +243,14 @@ def _memory_of(name: str, shape: Shape, count: int) -> dict[str, Any]:
 
 
 def seconds_and_result(ready: Ready) -> tuple[float, Any]:
-    """Run a contestant once; give how long it took and what it found."""
+    """Run a contestant once; return the duration in seconds and the result."""
     kept: list[Any] = []
     seconds = seconds_a_call(lambda: kept.append(ready.run()))
     return seconds, kept[0]
 
 
 def memory_all(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure the memory of ours and the peers on the CPU at some shapes, at the largest size."""
+    """Measure the memory of ours and the peers on the CPU for some shapes, at the largest size."""
     shapes = [shape for shape in arguments.shapes if shape in MEMORY_SHAPES]
     rows = []
     for shape in shapes:
@@ -265,7 +268,7 @@ def memory_all(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Check, time and weigh everything that was asked for."""
+    """Run all requested checks, timings and memory measurements."""
     checks = check_all(arguments)
     return {
         "machine": machine(),
@@ -278,10 +281,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def joined(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Put the timings and the memory of several records of one machine together.
+    """Combine the timings and the memory of several records of one machine.
 
     Raises:
-        ValueError: if they are of machines that differ.
+        ValueError: if the records are of different machines or versions.
     """
     if any(record["machine"] != records[0]["machine"] for record in records):
         raise ValueError("the records are of machines or versions that differ")

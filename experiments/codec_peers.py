@@ -1,7 +1,7 @@
-"""How the packages themselves encode and decode, for the codecs that wrap them.
+"""Native encode and decode calls of the packages that our codecs wrap.
 
-The peer is the wrapper's own network, with weight norm multiplied in, called as the package means
-it to be called, in inference mode: what is left of the difference is the wrapper.
+The peer of a codec is the wrapper's own network, with weight normalisation folded in, called as
+its package documents, in inference mode. The remaining difference is the cost of the wrapper.
 """
 
 import math
@@ -17,7 +17,7 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Package:
-    """The package's own calls on one batch: `wav` in, and the codes of it out again."""
+    """The package's own calls for one batch: encoding of `wav`, and decoding of its codes."""
 
     encode: Call
     decode: Call
@@ -89,11 +89,11 @@ _FAMILIES: dict[str, Callable[[Any, Tensor], Package]] = {
 
 
 def package(codec: Any, wav: Tensor) -> Package | None:
-    """Give the package's own calls for a codec, or None where it has none of its own.
+    """Return the package's own calls for a codec, or None if it has none.
 
     Args:
-        codec: one of ours.
-        wav: `[B, C, T]` at its rate.
+        codec: one of our codecs.
+        wav: `[B, C, T]` at its sample rate.
     """
     family = _FAMILIES.get(codec.name.partition("_")[0])
     if family is None:

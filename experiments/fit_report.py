@@ -1,4 +1,4 @@
-"""Tables and figures of `bench_fit`, from its record alone."""
+"""Tables and figures of `bench_fit`, generated from its record."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ Row = Mapping[str, Any]
 
 _NMSE = "NMSE is sum |z - q|^2 / sum |z|^2 over all latents, their mean not taken out."
 _RIVAL = "FAISS ResidualQuantizer"
-_BELOW = {16: 9.0, 30: 17.0, 46: 25.0}  # per cent below greedy: the targets
+_BELOW = {16: 9.0, 30: 17.0, 46: 25.0}  # target per cent below the greedy error, by codebooks
 
 
 def _by_name(rows: Sequence[Row]) -> dict[str, Row]:
@@ -72,7 +72,7 @@ def _draw_fits(rows: Sequence[Row], width: int) -> Figure:
 
 
 def write_fit(record: Mapping[str, Any], folder: Path) -> None:
-    """Write `fit.md`, `fit.csv` and `plots/fit.png` of a record into a folder."""
+    """Write `fit.md`, `fit.csv` and `plots/fit.png` of a record to a folder."""
     rows, width = record["fits"], record["beam_width"]
     header = [
         *("fit", "seconds", "NMSE greedy", f"NMSE beam {width}"),
@@ -187,7 +187,7 @@ def _draw_beam(ax: Axes, rows: Sequence[Row], width: int) -> None:
 
 
 def write_beam(record: Mapping[str, Any], folder: Path) -> None:
-    """Write `beam.md`, `beam.csv`, `beam_speed.csv` and `plots/beam.png` into a folder."""
+    """Write `beam.md`, `beam.csv`, `beam_speed.csv` and `plots/beam.png` to a folder."""
     width = record["beam_width"]
     write_csv(folder / "beam.csv", record["beam"])
     if record["races"]:

@@ -1,4 +1,4 @@
-"""What `bench_fit` compares: ways to fit codebooks, a split by speakers, and the error measured."""
+"""Components of `bench_fit`: fitting methods, a split by speaker, and the error measure."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -13,12 +13,12 @@ from torch import Tensor
 from neuralcodec.quantize import ResidualVectorQuantizer
 
 POOLS = ("precise", "pico_wake")
-"""Manifest "speakers" that are crowds of unnamed people, who may be the named ones too."""
+"""Manifest "speakers" that are groups of unnamed people, possibly including the named ones."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Latents to fit on and latents to score, `[N, D]`, and whose they are: no speaker in both."""
+    """Latents `[N, D]` to fit on and to score, with their speakers; no speaker is in both."""
 
     fit: Tensor
     score: Tensor
@@ -27,7 +27,7 @@ class Split:
 
 
 def nmse(z: Tensor, quantized: Tensor) -> float:
-    """Normalised mean squared error, sum |z - q|^2 / sum |z|^2, the mean of z not taken out.
+    """Return the normalised mean squared error, sum |z - q|^2 / sum |z|^2, without centring z.
 
     >>> nmse(torch.tensor([[3.0, 4.0]]), torch.tensor([[3.0, 3.0]]))
     0.04
@@ -37,7 +37,7 @@ def nmse(z: Tensor, quantized: Tensor) -> float:
 
 
 def choose_speakers(frames: dict[str, int], wanted: int, seed: int) -> list[str]:
-    """Choose speakers at random, each that still fits into the number of frames wanted.
+    """Choose speakers in random order, each if it still fits in the number of frames wanted.
 
     >>> choose_speakers({"a": 60, "b": 50, "c": 30}, 95, seed=0)
     ['a', 'c']
@@ -53,10 +53,10 @@ def choose_speakers(frames: dict[str, int], wanted: int, seed: int) -> list[str]
 
 
 def split_speakers(latents: Latents, fit_frames: int, score_frames: int, seed: int = 0) -> Split:
-    """Split latents by speakers: about `fit_frames` to fit on, at most `score_frames` to score.
+    """Split latents by speaker, at most `fit_frames` to fit on and `score_frames` to score.
 
     Raises:
-        ValueError: if no speaker is left to score.
+        ValueError: if no speaker is left to fit on or to score.
     """
     frames: dict[str, int] = {}
     for name, count in zip(latents.speakers, latents.frames, strict=True):
@@ -72,17 +72,17 @@ def split_speakers(latents: Latents, fit_frames: int, score_frames: int, seed: i
 
 
 def quantizer_of(codebooks: Tensor) -> ResidualVectorQuantizer:
-    """Our quantizer with given codebooks `[K, V, D]`."""
+    """Return our quantizer with the given codebooks `[K, V, D]`."""
     return ResidualVectorQuantizer.from_codebooks(codebooks)
 
 
 def quantized(rvq: ResidualVectorQuantizer, codes: Tensor) -> Tensor:
-    """Decode `[1, K, N]` to vectors `[N, D]`."""
+    """Decode codes `[1, K, N]` to vectors `[N, D]`."""
     return rvq.decode(codes)[0].T
 
 
 def fit_ours(vectors: Tensor, num_codebooks: int, codebook_size: int) -> Tensor:
-    """Fit with `ResidualVectorQuantizer.fit` at its defaults."""
+    """Fit with `ResidualVectorQuantizer.fit` and its default settings."""
     rvq = ResidualVectorQuantizer(vectors.shape[1], num_codebooks, codebook_size)
     return rvq.fit(vectors.T[None]).codebooks.detach()
 
@@ -98,7 +98,7 @@ def fit_faiss(vectors: Tensor, num_codebooks: int, codebook_size: int) -> Tensor
 
 
 def fit_vector_quantize_pytorch(vectors: Tensor, num_codebooks: int, codebook_size: int) -> Tensor:
-    """Fit with the k-means start of vector-quantize-pytorch, 10 iterations a level."""
+    """Fit with the k-means initialisation of vector-quantize-pytorch, 10 iterations per level."""
     torch.manual_seed(0)
     model = (
         library("vector_quantize_pytorch")
@@ -112,7 +112,7 @@ def fit_vector_quantize_pytorch(vectors: Tensor, num_codebooks: int, codebook_si
         .eval()
     )
     with torch.no_grad():
-        model(vectors[None])  # the first batch starts the codebooks, in evaluation mode too
+        model(vectors[None])  # the first batch initialises the codebooks, also in evaluation mode
     books: Tensor = model.codebooks
     return books
 
@@ -122,24 +122,29 @@ FITS: dict[str, tuple[str, Callable[[Tensor, int, int], Tensor]]] = {
     "FAISS ResidualQuantizer": ("faiss", fit_faiss),
     "vector-quantize-pytorch": ("vector_quantize_pytorch", fit_vector_quantize_pytorch),
 }
-"""Rivals by name: the package that is needed, and the fit."""
+"""Other methods by name: the required package, and the function."""
 
 
 @dataclass(frozen=True)
 class FaissEncoder:
-    """FAISS's own encoding with given codebooks, to check and to race ours.
+    """FAISS's own encoder with given codebooks, as a reference for codes and speed.
 
-    Args:
-        codebooks: `[K, V, D]`, V a power of two.
-        beam_width: its `max_beam_size`.
-        tables: use look-up tables of inner products (`use_beam_LUT`), faster for wide vectors.
+    Attributes:
+        quantizer: FAISS's ResidualQuantizer.
     """
 
     quantizer: Any
 
     @classmethod
     def of(cls, codebooks: Tensor, beam_width: int, *, tables: bool = False) -> "FaissEncoder":
-        """Make it ready; tables are computed here."""
+        """Return an encoder with codebooks of ours.
+
+        Args:
+            codebooks: `[K, V, D]`, V a power of two.
+            beam_width: its `max_beam_size`.
+            tables: whether to use look-up tables of inner products (`use_beam_LUT`), which are
+                computed here; they are faster for vectors of many dimensions.
+        """
         quantizer = faiss_quantizer(codebooks, beam_width=beam_width)
         if tables:
             quantizer.use_beam_LUT = 1
@@ -147,14 +152,14 @@ class FaissEncoder:
         return cls(quantizer)
 
     def encode(self, vectors: Any) -> Any:
-        """Give FAISS's packed codes for a NumPy array `[N, D]` float32."""
+        """Return FAISS's packed codes of a NumPy array `[N, D]` float32."""
         return self.quantizer.compute_codes(vectors)
 
     def codes(self, packed: Any) -> Tensor:
-        """Unpack codes, `[1, K, N]` int64."""
+        """Unpack codes to `[1, K, N]` int64."""
         return unpacked(self.quantizer, packed).T[None]
 
 
 def truncated(codes: Tensor, lengths: Sequence[int]) -> list[Tensor]:
-    """Cut codes `[B, K, T]` to their first levels, for several numbers of these."""
+    """Return the first levels of codes `[B, K, T]`, for each of several numbers of levels."""
     return [codes[:, :length] for length in lengths]

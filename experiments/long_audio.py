@@ -1,10 +1,10 @@
-"""An hour of audio through a codec by the command line: memory, time, and whether codes are right.
+"""Encode an hour of audio by the command line: memory, time and correctness of the codes.
 
     NEURALCODEC_WEIGHTS=FOLDER python experiments/long_audio.py
 
-Encodes and decodes an hour of recordings, joined one behind the other, and encodes the minute from
-30:00 alone, with a context of 10 s on either side. Its codes must be those of the whole. Writes
-`results/codecs/long_audio.md`.
+The script encodes and decodes an hour of concatenated recordings. It also encodes the minute from
+30:00 alone, with a context of 10 s on either side, whose codes must equal those of the whole. It
+writes `results/codecs/long_audio.md`.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from neuralcodec.data import clips
 
 OUT = Path(__file__).parents[1] / "results" / "codecs"
 CODECS = {"encodec_24khz": 8, "lyra_v2": 46}
-"""What is tried, and with how many codebooks."""
+"""The codecs to measure, with their numbers of codebooks."""
 
 _MINUTE, _CONTEXT = 60, 10  # seconds
 _MOST_GIB = 3.0
@@ -43,7 +43,7 @@ def recording(minutes: int, sample_rate: int) -> Tensor:
 
 
 def _run(*arguments: str | Path) -> float:
-    """Run the command line; give its seconds."""
+    """Run the command line; return the duration in seconds."""
     start = perf_counter()
     command = [sys.executable, "-m", "neuralcodec", *map(str, arguments)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -51,12 +51,12 @@ def _run(*arguments: str | Path) -> float:
 
 
 def _peak_gib() -> float:
-    """Give the largest resident memory that any process so far started had."""
+    """Return the largest resident memory in GiB of all child processes so far."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1 << 20)
 
 
 def _differing(name: str, settings: dict[str, str], wav: Tensor, codes: Tensor) -> float:
-    """Give the share of codes in the minute from the middle on that are other ones alone."""
+    """Return the fraction of codes of the middle minute that change if it is encoded alone."""
     codec = codecs.load(name, **settings)
     rate, frames = codec.sample_rate, round(codec.frame_rates[0])
     middle = wav.shape[-1] // rate // 2
@@ -68,7 +68,7 @@ def _differing(name: str, settings: dict[str, str], wav: Tensor, codes: Tensor) 
 
 
 def measure(name: str, depth: int, minutes: int, folder: Path) -> list[object]:
-    """Measure one codec; give its row."""
+    """Measure one codec; return its row."""
     here = all(weights.find(checkpoint) for checkpoint in REGISTRY[name].checkpoints)
     settings = {} if here else {"weights": "random"}
     facts = REGISTRY[name].facts

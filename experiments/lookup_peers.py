@@ -1,8 +1,8 @@
-"""The contestants of `bench_lookup`: our backends, other people's searches, and plain `sgemm`.
+"""The contestants of `bench_lookup`: our backends, the searches of other packages, and `sgemm`.
 
-Each is given the same vectors and codebooks in the form it likes, and has its model built, before
-any clock starts. What is timed is the search for the codes of all levels, and for ours the
-preparation of the codebooks too, which callers who hold other people's codebooks pay.
+Before timing, each contestant receives the same vectors and codebooks in its preferred layout and
+builds its model. The timed part is the search for the codes of all levels and, for our backends,
+also the preparation of the codebooks, which callers with external codebooks pay for.
 """
 
 import importlib
@@ -20,36 +20,36 @@ from neuralcodec.core import torchaudio_guard
 from neuralcodec.quantize.lookup import Books, Metric, search
 from neuralcodec.quantize.lookup.dispatch import choose
 
-_SAMPLE = 512  # vectors that tell how much variance a level leaves
+_SAMPLE = 512  # vectors from which the residual variance of a level is estimated
 
 Shape = tuple[int, int, int]
-"""D, V, K: width of a vector, entries of a codebook, codebooks."""
+"""D, V, K: dimension of a vector, entries per codebook, number of codebooks."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is searched: vectors `[N, D]` and codebooks `[K, V, D]`, float32, on one device."""
+    """The input of a search: vectors `[N, D]` and codebooks `[K, V, D]`, float32, on one device."""
 
     vectors: Tensor
     codebooks: Tensor
 
     def first(self, count: int) -> "Case":
-        """The case with its first `count` vectors alone."""
+        """Return the case with only its first `count` vectors."""
         return Case(self.vectors[:count], self.codebooks)
 
     @property
     def operations(self) -> float:
-        """Floating-point operations of the inner products, 2 * N * D * V * K."""
+        """Number of floating-point operations of the inner products, 2 * N * D * V * K."""
         return 2.0 * self.vectors.numel() * self.codebooks.shape[0] * self.codebooks.shape[1]
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A contestant with its case loaded.
+    """A contestant, prepared for a case.
 
     Attributes:
-        run: what is timed.
-        codes: turns what `run` returned into codes `[N, K]` int64, for the comparison.
+        run: the function to time.
+        codes: converts the result of `run` to codes `[N, K]` int64, for the comparison.
     """
 
     run: Callable[[], Any]
@@ -58,15 +58,15 @@ class Ready:
 
 @dataclass(frozen=True)
 class Contestant:
-    """A way to search.
+    """A search method.
 
     Attributes:
-        name: in the tables.
-        load: gets it ready for a case.
-        metric: what it searches by; None: it finds no codes.
-        package: what must be installed.
-        matrices: how many `[N, V]` matrices it holds at a time, about.
-        devices: where it runs.
+        name: name in the tables.
+        load: prepares it for a case.
+        metric: metric of the search; None if it does not return codes.
+        package: package that must be installed.
+        matrices: approximate number of `[N, V]` matrices that it holds at a time.
+        devices: devices that it runs on.
     """
 
     name: str
@@ -78,20 +78,20 @@ class Contestant:
 
     @property
     def installed(self) -> bool:
-        """Tell whether its package is here."""
+        """Whether its package is installed."""
         return importlib.util.find_spec(self.package) is not None
 
 
 def library(name: str) -> Any:
-    """Import what is installed for benchmarks alone, and unknown to the type checker."""
+    """Import a package that only benchmarks use and that the type checker does not know."""
     return importlib.import_module(name)
 
 
 def gaussian_case(shape: Shape, count: int, *, device: str = "cpu") -> Case:
-    """Draw vectors and codebooks of which every level has something left to quantize.
+    """Return random vectors and codebooks such that every level has a residual to quantize.
 
-    The codebooks are those of Shannon's random coding: Gaussian entries that have 1 - 4^-R of the
-    variance that the levels before them left, at R = log2(V) / D bits a coordinate.
+    The codebooks are those of Shannon's random coding: Gaussian entries with 1 - 4^-R of the
+    residual variance, at a rate of R = log2(V) / D bits per dimension.
     """
     dim, size, levels = shape
     generator = torch.Generator().manual_seed(0)
@@ -106,7 +106,7 @@ def gaussian_case(shape: Shape, count: int, *, device: str = "cpu") -> Case:
 
 
 def ours(metric: Metric = "euclidean", backend: str = "auto") -> Callable[[Case], Ready]:
-    """Our search, by a metric and a backend."""
+    """Return the loader of our search with a metric and a backend."""
 
     def load(case: Case) -> Ready:
         vectors = case.vectors[None]
@@ -138,7 +138,7 @@ def _faiss_flat(case: Case) -> Ready:
 
 
 def faiss_quantizer(codebooks: Tensor, *, beam_width: int = 1) -> Any:
-    """Make FAISS's ResidualQuantizer with codebooks `[K, V, D]` of ours; V is a power of two."""
+    """Return FAISS's ResidualQuantizer with codebooks `[K, V, D]`; V must be a power of two."""
     faiss = library("faiss")
     levels, size, dim = codebooks.shape
     quantizer = faiss.ResidualQuantizer(dim, levels, size.bit_length() - 1)
@@ -149,7 +149,7 @@ def faiss_quantizer(codebooks: Tensor, *, beam_width: int = 1) -> Any:
 
 
 def unpacked(quantizer: Any, packed: Any) -> Tensor:
-    """Turn the packed codes of FAISS into `[N, K]` int64."""
+    """Convert FAISS's packed codes to `[N, K]` int64."""
     faiss = library("faiss")
     bits = faiss.vector_to_array(quantizer.nbits)
     levels, count = len(bits), len(packed)
@@ -188,11 +188,11 @@ def _encodec(case: Case) -> Ready:
 
 
 def _dac(case: Case) -> Ready:
-    """The lookup alone: projections to and from the codebook's width are taken out."""
+    """Prepare DAC's lookup alone: its projections are replaced by the identity."""
     torchaudio_guard.load()
     package = library("dac.nn.quantize")
     levels, size, dim = case.codebooks.shape
-    with warnings.catch_warnings():  # of projections that are taken out again
+    with warnings.catch_warnings():  # about projections that are replaced below
         warnings.simplefilter("ignore", FutureWarning)
         model = package.ResidualVectorQuantize(dim, levels, size, dim)
     model = model.to(case.vectors.device).eval()
@@ -215,7 +215,7 @@ def _naive(case: Case) -> Ready:
 
 
 def _sgemm(case: Case) -> Ready:
-    """The inner products alone, into memory that is there already: no lookup can be faster."""
+    """Prepare the matrix products alone, into allocated memory: a lower bound of the time."""
     books = [book.T.contiguous() for book in case.codebooks]
     out = case.vectors.new_empty(len(case.vectors), case.codebooks.shape[1])
 
@@ -250,7 +250,7 @@ CONTESTANTS = (
 
 
 def _adds(contestant: Contestant, device: str) -> bool:
-    """Tell whether a contestant is another than "auto", and its backend of ours runs here."""
+    """Return whether a contestant differs from "auto" and, if it is our backend, runs here."""
     backend = {CHUNKED: "torch", NUMBA: "numba"}.get(contestant.name)
     if backend is None:
         return True
@@ -262,7 +262,7 @@ def _adds(contestant: Contestant, device: str) -> bool:
 
 
 def contestants(device: str) -> list[Contestant]:
-    """List those that can run on a device, but for the backend that "auto" picks there."""
+    """Return those that can run on a device, except for the backend that "auto" selects there."""
     return [
         contestant
         for contestant in CONTESTANTS
@@ -271,16 +271,17 @@ def contestants(device: str) -> list[Contestant]:
 
 
 def worst_excess(case: Case, codes: Tensor, metric: Metric) -> float:
-    """Find by how much the worst code is farther from its residual than the nearest entry is.
+    """Return the largest excess of a code's distance over that of the nearest entry, in float64.
 
-    Each level is judged by what the levels before it really left, so that a near tie that went the
-    other way is no error in those after it. Float64.
+    Each level is evaluated on the actual residual of the levels before it, so that a near tie that
+    was resolved differently causes no error in later levels.
 
     Args:
         case: the vectors and codebooks.
-        codes: `[N, K]` of these vectors.
-        metric: "euclidean": excess of the squared distance, relative to that of the vector from
-            the origin. "cosine": excess of the cosine, times the residual's share of the length.
+        codes: `[N, K]`, of these vectors.
+        metric: "euclidean": the excess of the squared distance, relative to the squared length of
+            the vector. "cosine": the excess of the cosine, times the relative length of the
+            residual.
     """
     residual, worst = case.vectors.double(), 0.0
     lengths = residual.norm(dim=1).clamp_min(1e-30)

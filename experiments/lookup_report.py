@@ -1,4 +1,4 @@
-"""Tables and figure of `bench_lookup`, from its record alone."""
+"""Tables and figures of `bench_lookup`, generated from its record."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,8 +27,8 @@ from neuralcodec.analysis import plots as plot
 Row = Mapping[str, Any]
 
 _OURS = "ours, auto"
-_LARGE = 22_500  # vectors from which the claims about throughput hold
-_WIDE = 128  # D from which ours is held against sgemm
+_LARGE = 22_500  # smallest number of vectors for the claims about throughput
+_WIDE = 128  # smallest D for the comparison with sgemm
 _HOW = """`ratio`: how many times longer the other takes than ours (`backend="auto"`), the median
 over rounds in which both ran one right after the other; above 1, ours is faster. Ours includes the
 preparation of the codebooks, the others had theirs prepared before the clock started. GFLOP/s count
@@ -66,7 +66,7 @@ def _of(rows: Sequence[Row], shape: Shape) -> list[Row]:
 
 
 def _ours(rows: Sequence[Row]) -> tuple[float | None, float | None]:
-    """Seconds and GFLOP/s of our Euclidean search where it had all the vectors."""
+    """Return seconds and GFLOP/s of our Euclidean search in rows with all vectors, else None."""
     whole = [
         row for row in rows if row["vectors"] == row["vectors_asked"] and row["metric"] != "cosine"
     ]
@@ -76,7 +76,7 @@ def _ours(rows: Sequence[Row]) -> tuple[float | None, float | None]:
 
 
 def speed_table(rows: Sequence[Row]) -> str:
-    """Write the table of one device and one N: a line a shape, a column a contestant."""
+    """Return the table of one device and one N: one row per shape, one column per contestant."""
     names = _contestants(rows)
     header = ["D, V, K", "ours ms", "GFLOP/s", "sgemm GFLOP/s", "share", *names]
     lines = []
@@ -99,7 +99,7 @@ def speed_table(rows: Sequence[Row]) -> str:
 
 
 def claims(rows: Sequence[Row]) -> list[list[object]]:
-    """Hold the CPU figures against the targets."""
+    """Return the comparison of the CPU measurements with the targets."""
     cpu = [row for row in rows if row["device"] == "cpu"]
 
     def ratios(name: str, least: int = 0, most: float = float("inf"), dim: int = 0) -> list[float]:
@@ -128,7 +128,7 @@ def claims(rows: Sequence[Row]) -> list[list[object]]:
 
 
 def checks_table(rows: Sequence[Row]) -> str:
-    """Write, a contestant, the share of vectors with other codes, and the worst excess."""
+    """Return per contestant the share of vectors with other codes, and the worst excess."""
     lines = []
     for name in _contestants(rows):
         part = [row for row in rows if row["contestant"] == name]
@@ -142,7 +142,7 @@ def checks_table(rows: Sequence[Row]) -> str:
 
 
 def memory_table(rows: Sequence[Row]) -> str:
-    """Write the memory beyond input and codes: a line a shape and contestant."""
+    """Return the memory in addition to input and codes, one row per shape and contestant."""
     header = ["contestant", "D, V, K", "N", "codes MiB", "beyond input and codes, MiB"]
     lines = [
         [
@@ -158,7 +158,7 @@ def memory_table(rows: Sequence[Row]) -> str:
 
 
 def _look(name: str, names: Sequence[str]) -> dict[str, Any]:
-    """Give the colour and marker of a contestant, the same in all panels."""
+    """Return the colour and marker of a contestant, the same in all panels."""
     if name == _OURS:
         return {"color": "k", "marker": "_"}
     if name == SGEMM:
@@ -207,7 +207,7 @@ def _draw_rates(ax: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
 
 
 def draw(rows: Sequence[Row], title: str) -> Figure:
-    """Draw one device: ratios above, rates below, a column for each N."""
+    """Plot one device: ratios above, rates below, one column per N."""
     sizes = sorted({row["vectors_asked"] for row in rows})
     names = _contestants(rows)
     figure = Figure(figsize=(4.6 * len(sizes), 6.5), layout="constrained")
@@ -242,7 +242,7 @@ def _device_parts(record: Mapping[str, Any], device: str, folder: Path) -> list[
 
 
 def write_report(record: Mapping[str, Any], folder: Path) -> None:
-    """Write `lookup.md`, `lookup.csv` and the figures of a record into a folder."""
+    """Write `lookup.md`, `lookup.csv` and the figures of a record to a folder."""
     checks = [row for row in record["checks"] if row["mismatch"] is not None]
     missing = ", ".join(record["missing"])
     write_csv(folder / "lookup.csv", record["timings"])
@@ -269,7 +269,7 @@ def write_report(record: Mapping[str, Any], folder: Path) -> None:
 
 
 def write_memory(machine: Mapping[str, Any], row: Row, folder: Path) -> None:
-    """Write `memory.md`: what encoding very many vectors needs."""
+    """Write `memory.md`: the memory for encoding very many vectors."""
     claim = verdict("GiB beyond input and codes", row["mib"] / 1024, 1.0, at_least=False)
     write_text(
         folder / "memory.md",

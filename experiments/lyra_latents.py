@@ -1,4 +1,4 @@
-"""Latents of Lyra v2, a trained SoundStream: what its encoder makes of recordings."""
+"""Latents of recordings, computed with the encoder of Lyra v2, a trained SoundStream."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from neuralcodec.data import Clip
 
 @dataclass(frozen=True)
 class Latents:
-    """Latents of several recordings, one after the other.
+    """Concatenated latents of several recordings.
 
     Attributes:
         vectors: `[N, 64]` float32.
-        speakers: of each recording.
-        frames: of each recording; they add up to N.
+        speakers: speaker of each recording.
+        frames: number of frames of each recording, with sum N.
     """
 
     vectors: Tensor
@@ -30,20 +30,20 @@ class Latents:
     frames: tuple[int, ...]
 
     def of(self, speakers: Sequence[str]) -> Tensor:
-        """Give the latents of some speakers, `[M, 64]`, in the order of the recordings."""
+        """Return the latents of some speakers, `[M, 64]`, in the order of the recordings."""
         parts = torch.split(self.vectors, list(self.frames))
         chosen = [part for part, name in zip(parts, self.speakers, strict=True) if name in speakers]
         return torch.cat(chosen) if chosen else self.vectors[:0]
 
 
 def codebooks(weights: Path) -> Tensor:
-    """Read Lyra's own codebooks, `[46, 16, 64]` float32."""
+    """Return Lyra's own codebooks, `[46, 16, 64]` float32."""
     books: Tensor = codecs.load("lyra_v2", weights=weights).rvq.codebooks
     return books
 
 
 def _key(clips: Sequence[Clip], encoder: Path) -> str:
-    """Name a set of recordings and an encoder by their content; recordings by name and size."""
+    """Return a digest of the encoder's content and of the names and sizes of recordings."""
     digest = hashlib.sha256(encoder.read_bytes())
     for clip in clips:
         digest.update(f"{clip.path.name} {clip.path.stat().st_size}\n".encode())
@@ -51,16 +51,16 @@ def _key(clips: Sequence[Clip], encoder: Path) -> str:
 
 
 def latents(clips: Sequence[Clip], weights: Path, cache: Path) -> Latents:
-    """Encode recordings, or read what was encoded before.
+    """Return the latents of recordings, from the cache if they were encoded before.
 
     Args:
         clips: the recordings.
         weights: folder of Lyra's files.
-        cache: folder where latents are kept, made if it does not exist.
+        cache: folder in which latents are cached, created if it does not exist.
 
     Raises:
-        ImportError: if `ai-edge-litert` is missing; the cure is given.
-        OSError: if a recording or the encoder can't be read.
+        ImportError: if `ai-edge-litert` is missing; the message says how to install it.
+        OSError: if a recording or the encoder cannot be read.
     """
     key = _key(clips, checkpoints.locate("lyra_encoder", weights))
     path = cache / f"lyra_v2_latents_{key}.npz"

@@ -1,14 +1,15 @@
-"""Make the starter set in `codecs/neuralcodec/data/starter` from recordings that Debian packages.
+"""Create the starter set in `codecs/neuralcodec/data/starter` from recordings in Debian packages.
 
     apt-get install asterisk-core-sounds-en-g722 asterisk-core-sounds-fr-g722 \
         asterisk-core-sounds-it-g722 sonic-pi-samples
     python experiments/make_starter_set.py / codecs/neuralcodec/data/starter
 
-Without root: `apt-get download` the four packages, unpack each with `dpkg -x PACKAGE.deb ROOT`, and
-give ROOT in place of `/`. The same packages and the same libsndfile give the same bytes.
+Without root privileges, run `apt-get download` for the four packages, unpack each with
+`dpkg -x PACKAGE.deb ROOT`, and pass ROOT instead of `/`. The same packages and the same version of
+libsndfile produce identical files.
 
-Speech is decoded from 16 kHz G.722. Of stereo music and sounds the left channel is kept, since the
-mean of both would cancel much of the wide recordings. Levels stay as they are.
+Speech is decoded from 16 kHz G.722. Of stereo music and sounds only the left channel is kept, since
+the mean of both channels would cancel much of the wide recordings. Levels are not changed.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from neuralcodec.data import Credit
 PROMPTS = "usr/share/asterisk/sounds"
 SAMPLES = "usr/share/sonic-pi/samples"
 MANIFEST_HEADER = "file split kind transcript speaker seconds sample_rate".split()
-FADE_SECONDS = 0.01  # at a cut
+FADE_SECONDS = 0.01  # fade-out at a cut
 G722_RATE = 16_000
 G722_PACKET = 160  # bytes, 20 ms
 
@@ -38,7 +39,7 @@ CC0 = "CC0 1.0 https://creativecommons.org/publicdomain/zero/1.0/"
 
 @dataclass(frozen=True)
 class Voice:
-    """A speaker of asterisk-core-sounds, with the notice that the licence asks to keep."""
+    """A speaker of asterisk-core-sounds, with the notice that the licence requires to be kept."""
 
     folder: str
     language: str
@@ -100,12 +101,12 @@ FIT_PROMPTS = {
 
 @dataclass(frozen=True)
 class Sampled:
-    """A clip of music or sound: one sample, or several of one kind laid end to end.
+    """A clip of music or sound: one sample, or several concatenated samples of one kind.
 
     Attributes:
-        name: of the clip.
-        origins: what freesound.org calls each sample, "author/number", by sample.
-        seconds: where the clip is cut; None leaves it whole.
+        name: name of the clip.
+        origins: by sample, its identifier at freesound.org, "author/number".
+        seconds: duration to cut the clip to; None for the whole clip.
     """
 
     name: str
@@ -114,7 +115,7 @@ class Sampled:
 
 
 def single(name: str, origin: str, seconds: float | None = None) -> Sampled:
-    """Describe a clip made of the one sample `name`."""
+    """Return the description of a clip that consists of the sample `name`."""
     return Sampled(name, {name: origin}, seconds)
 
 
@@ -171,7 +172,7 @@ SAMPLED = {
 
 @dataclass(frozen=True)
 class Made:
-    """A finished clip, and one credit for each recording in it."""
+    """A finished clip, with one credit for each recording in it."""
 
     split: str
     kind: str
@@ -197,7 +198,7 @@ def read_g722(path: Path) -> Tensor:
 
 
 def make_prompt(root: Path, split: str, voice: Voice, name: str, transcript: str = "") -> Made:
-    """Make the clip of one prompt of asterisk-core-sounds."""
+    """Return the clip of one prompt of asterisk-core-sounds."""
     source = f"{PROMPTS}/{voice.folder}/{name}.g722"
     credit = Credit(
         file=f"{split}/speech_{voice.language}_{name.replace('/', '_')}.flac",
@@ -219,10 +220,10 @@ def _cut(wav: Tensor, length: int, fade: int) -> Tensor:
 
 
 def make_sampled(root: Path, split: str, kind: str, recipe: Sampled) -> Made:
-    """Make a clip of sonic-pi-samples.
+    """Return a clip of sonic-pi-samples.
 
     Raises:
-        ValueError: if an origin isn't in the package's own list, or the sample rates differ.
+        ValueError: if an origin is not in the package's own list, or the sample rates differ.
     """
     known = (root / SAMPLES / "README.md").read_text(encoding="utf-8")
     for origin in recipe.origins.values():
@@ -252,7 +253,7 @@ def make_sampled(root: Path, split: str, kind: str, recipe: Sampled) -> Made:
 
 
 def make(root: Path) -> Iterator[Made]:
-    """Make all clips of the set from the packages unpacked under `root`."""
+    """Yield all clips of the set from the packages unpacked under `root`."""
     for voice, names in FIT_PROMPTS.items():
         for name in names:
             yield make_prompt(root, "fit", voice, name)
@@ -271,7 +272,7 @@ def _write_csv(path: Path, header: list[str], rows: list[tuple[object, ...]]) ->
 
 
 def main() -> None:
-    """Write the clips, manifest.csv and CREDITS.csv, and print what each clip is like."""
+    """Write the clips, manifest.csv and CREDITS.csv, and print properties of each clip."""
     parser = argparse.ArgumentParser(description="Make the starter set from Debian packages.")
     parser.add_argument("root", type=Path, help="where the packages are unpacked: / if installed")
     parser.add_argument("out", type=Path, help="folder to write; other clips in it stay")

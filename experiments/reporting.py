@@ -1,4 +1,4 @@
-"""What the benchmarks write: Markdown tables, CSV files and a line on the machine."""
+"""Output of the benchmarks: Markdown tables, CSV files and a description of the machine."""
 
 import csv
 import json
@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 Row = Mapping[str, Any]
 
 COLOURS = "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #F0E442".split()
-"""Of Okabe and Ito (2008), which colour-blind people can tell apart."""
+"""The colour-blind safe palette of Okabe and Ito (2008)."""
 
 MARKERS = "osD^vPX<"
 
 
 def figures(value: object, digits: int = 3) -> str:
-    """Write a number with so many significant digits, thousands with a comma, a gap as a dash.
+    """Format a number with the given significant digits and thousands separators; None as a dash.
 
     >>> figures(0.012345), figures(22500.4), figures(7.0), figures(None)
     ('0.0123', '22,500', '7.00', '-')
@@ -34,7 +34,7 @@ def figures(value: object, digits: int = 3) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Write a Markdown table, text to the left and numbers to the right.
+    """Return a Markdown table with a left-aligned first column if it is text, others right-aligned.
 
     Raises:
         ValueError: if a row has another number of cells than the header.
@@ -55,7 +55,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> s
 
 
 def machine_lines(machine: Mapping[str, Any]) -> str:
-    """Name the machine, the versions and the threads in a sentence each."""
+    """Return a description of the machine, the versions and the threads, one sentence each."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     threads = ", ".join(f"{name} {count}" for name, count in machine["threads"].items())
     gpu = machine["gpu"] or "none"
@@ -69,7 +69,7 @@ def machine_lines(machine: Mapping[str, Any]) -> str:
 
 
 def verdict(claim: str, value: float | None, bound: float, *, at_least: bool) -> list[object]:
-    """Make a row that says whether a figure keeps to its bound: claim, bound, value, answer."""
+    """Return a row with a claim, its bound, the value, and whether the bound is satisfied."""
     sign = ">=" if at_least else "<="
     if value is None:
         answer = "not measured"
@@ -79,7 +79,7 @@ def verdict(claim: str, value: float | None, bound: float, *, at_least: bool) ->
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows of the same keys; lists and gaps are left out of a CSV file's cells.
+    """Write rows with the same keys as CSV; columns of lists are left out, None is an empty cell.
 
     Raises:
         ValueError: if there is no row.
@@ -97,19 +97,19 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def write_json(path: Path | None, record: object) -> None:
-    """Write everything measured, if a file is named."""
+    """Write all measurements as JSON, if a path is given."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def write_text(path: Path, parts: Sequence[str]) -> None:
-    """Write the parts of a Markdown file, an empty line between them."""
+    """Write the parts of a Markdown file, separated by empty lines; empty parts are left out."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Save a figure as PNG."""
+    """Save a figure as PNG, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

@@ -1,11 +1,11 @@
-r"""Read `results/three_axes`: the best frame rate, codebook count and vocabulary at a bitrate.
+r"""Find the best frame rate, codebook count and vocabulary size at each bitrate.
 
     neuralcodec sweep experiments/three_axes.toml \
         --audio ../shared/audio/eval --fit-audio ../shared/audio/train
     python experiments/three_axes_report.py
 
-Writes `best.md` and `axes.png` into the folder: a table of the best triple within each bitrate, and
-quality over bitrate for each label and vocabulary.
+The script reads `results/three_axes` and writes `best.md` and `axes.png` into that folder: a table
+of the best triple within each bitrate, and quality over bitrate for each label and vocabulary size.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def points(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return the mean of each point over its clips.
 
     Raises:
-        ValueError: if a row failed, for then means are not over the same clips.
+        ValueError: if a row failed, since the means are then not over the same clips.
     """
     failed = int((rows["status"] != "ok").sum())
     if failed:
@@ -38,7 +38,7 @@ def points(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def best(summary: pd.DataFrame) -> list[list[object]]:
-    """List the best point within each bitrate: the limit, the triple, its rates, its score."""
+    """Return for each bitrate limit the best point: limit, label, triple, rates and score."""
     front = frontier(summary, "bitrate_kbps", higher_is_better=True)
     found: list[list[object]] = []
     for limit in KBPS:
@@ -78,7 +78,7 @@ def draw(summaries: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def main() -> None:
-    """Write the table and the figure."""
+    """Write the tables and the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
     folder = parser.parse_args().folder

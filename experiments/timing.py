@@ -1,7 +1,7 @@
-"""What the benchmarks measure with: paired times, peak memory, and a description of the machine.
+"""Measurement tools of the benchmarks: paired times, peak memory, a description of the machine.
 
-A shared machine is fast in one minute and slow in the next, so two contestants are timed in turn,
-one right after the other, and what counts is the median of the ratios of neighbours.
+The speed of a shared machine varies from minute to minute. Two contestants are therefore timed
+alternately, and compared by the median of the ratios of adjacent measurements.
 """
 
 import gc
@@ -29,9 +29,9 @@ THREAD_LIMITS = (
 )
 
 _FEWEST_ROUNDS = 3
-_SHORTEST_SPAN = 0.05  # s; a call that is shorter is repeated until so much time has passed
-_LONG_CALL = 1.0  # s; a call of this length needs no round before it that isn't counted
-_REST = 0.01  # s between spans, for the idle threads of one library spin before they sleep
+_SHORTEST_SPAN = 0.05  # s; a shorter call is repeated until this time has passed
+_LONG_CALL = 1.0  # s; a longer call needs no warm-up round
+_REST = 0.01  # s between spans, since the idle threads of a library spin before they sleep
 _VERSIONS = (
     "torch numba numpy faiss-cpu vector-quantize-pytorch encodec descript-audio-codec "
     "ai-edge-litert"
@@ -41,11 +41,11 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Pair:
-    """Times of two contestants, measured in turn.
+    """Times of two contestants, measured alternately.
 
     Attributes:
-        ours: seconds a call, one figure a round.
-        theirs: the same of the other contestant.
+        ours: seconds per call, one value per round.
+        theirs: the same for the other contestant.
     """
 
     ours: tuple[float, ...]
@@ -53,17 +53,17 @@ class Pair:
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """How many times longer the other took, round by round."""
+        """Time of the other contestant divided by ours, per round."""
         return tuple(b / a for a, b in zip(self.ours, self.theirs, strict=True))
 
     @property
     def ratio(self) -> float:
-        """The median of the ratios: above 1, ours is faster."""
+        """The median of the ratios; above 1, ours is faster."""
         return statistics.median(self.ratios)
 
 
 def restart_without_thread_limits() -> None:
-    """Start this script anew if its environment limits threads: libraries read that at import."""
+    """Restart this script if its environment limits threads, which libraries read at import."""
     limits = [name for name in THREAD_LIMITS if os.environ.pop(name, None) is not None]
     if limits:
         sys.stdout.flush()
@@ -71,7 +71,7 @@ def restart_without_thread_limits() -> None:
 
 
 def seconds_a_call(call: Callable[[], object], calls: int = 1) -> float:
-    """Time `calls` calls in a row and give the mean."""
+    """Return the mean duration in seconds of `calls` consecutive calls."""
     start = perf_counter()
     for _ in range(calls):
         call()
@@ -89,16 +89,17 @@ def time_pair(
     rounds: int = 9,
     budget_seconds: float = 60.0,
 ) -> Pair:
-    """Time two contestants in turn; who goes first changes with every round.
+    """Time two contestants alternately; the order changes with every round.
 
-    A first round warms up and isn't counted, unless its calls are so long that the start doesn't
-    show. Short calls are repeated within a round.
+    The first round is a warm-up and not counted, unless its calls are so long that warm-up is
+    negligible. Short calls are repeated within a round.
 
     Args:
-        ours: the one that the ratio speaks for.
-        theirs: the one it is held against.
-        rounds: at most so many, at least 3.
-        budget_seconds: fewer rounds, though never under 3, where they would take longer than this.
+        ours: the contestant whose speed the ratio describes.
+        theirs: the contestant that it is compared with.
+        rounds: maximum number of rounds, at least 3.
+        budget_seconds: approximate limit of the total time, which reduces the rounds to no fewer
+            than 3.
 
     Raises:
         ValueError: if `rounds` is below 3.
@@ -122,7 +123,7 @@ def time_pair(
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """Give the geometric mean of positive numbers.
+    """Return the geometric mean of positive numbers.
 
     >>> geometric_mean([1.0, 4.0])
     2.0
@@ -138,13 +139,13 @@ def _status_bytes(field: str) -> int:
 
 
 def peak_growth(call: Callable[[], Any]) -> tuple[int, Any]:
-    """Find by how many bytes the resident memory of this process rises at most during a call.
+    """Return by how many bytes the resident memory of this process grows at most during a call.
 
-    Linux alone: the kernel keeps the peak, and is asked to forget the one before the call. Call it
-    once in a fresh process: memory that was freed but not given back hides what a call needs.
+    Linux only: the peak that the kernel records is reset before the call. Use a new process per
+    measurement, since memory that was freed but not returned to the system hides later allocations.
 
     Returns:
-        The growth in bytes, and what the call returned, which is in the growth.
+        The growth in bytes, and the return value of the call, whose memory is included.
 
     Raises:
         OSError: if the system keeps no such record.
@@ -157,7 +158,7 @@ def peak_growth(call: Callable[[], Any]) -> tuple[int, Any]:
 
 
 def memory_total() -> int:
-    """Bytes of memory in this machine."""
+    """Return the memory of this machine in bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -171,14 +172,14 @@ def _cpu_model() -> str:
 
 
 def _vectors_of_cpu() -> str:
-    """Name the widest vector instructions, on which the speed of every contestant depends."""
+    """Return the widest vector instructions, on which the speed of every contestant depends."""
     features = importlib.import_module("llvmlite.binding").get_host_cpu_features()
     wide = ("avx512f", "avx2", "neon")
     return next((name for name in wide if features.get(name)), "none known")
 
 
 def _threads() -> dict[str, int]:
-    """Ask each library how many threads it runs."""
+    """Return the number of threads of each library."""
     import torch
 
     found = {"torch": torch.get_num_threads(), "neuralcodec": torch.get_num_threads()}
@@ -195,7 +196,7 @@ def _installed(name: str) -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """Describe what the figures were measured on, for the record."""
+    """Return a description of the machine, for the record."""
     import torch
 
     return {
@@ -213,5 +214,5 @@ def machine() -> dict[str, Any]:
 
 
 def mebibytes(count: int) -> float:
-    """Turn bytes into MiB."""
+    """Convert bytes to MiB."""
     return count / _MIB

@@ -1,10 +1,10 @@
-"""What each part of the recipe of tiny_50hz brings: short trainings, each without one of them.
+"""Ablation of the recipe of tiny_50hz: short training runs, each with one part changed.
 
     python experiments/tiny_ablation.py [--audio DIR]
 
-All begin with the same model and hear the same crops, 500 steps with a quantizer that learns and
-200 more of the decoder alone; one thread each, two at a time. They are scored with 8 codebooks and
-a beam of 16 on the speech of DIR. Writes `results/tiny/ablation.md`.
+All runs start from the same model and see the same crops: 500 steps with a trained quantizer, then
+200 steps of the decoder alone, with one thread each and two at a time. They are scored with 8
+codebooks and a beam of 16 on the speech in DIR. The script writes `results/tiny/ablation.md`.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -35,11 +35,11 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "without `loudness`": {"losses": {"loudness": 0.0}},
     "without `envelope`": {"losses": {"envelope": 0.0}},
 }
-"""What is changed, by table of the recipe; a weight of 0 leaves a loss out."""
+"""Changed settings, by table of the recipe; a weight of 0 removes a loss."""
 
 
 def changed(recipe: recipes.Recipe, change: dict[str, dict[str, Any]]) -> recipes.Recipe:
-    """Give the recipe for a short training with a change."""
+    """Return the recipe of a short training run with a change."""
     short = {"steps": STEPS, "freeze_from": FREEZE_FROM, "average": 0.99}
     losses = {**recipe.losses, **change.get("losses", {})}
     update = {

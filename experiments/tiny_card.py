@@ -1,9 +1,9 @@
-"""Put a training's model into the package, with its card: what it heard, scores, can't do.
+"""Copy a trained model into the package and write its card: training data, scores, limitations.
 
     python experiments/tiny_card.py RECIPE FOLDER [--audio DIR]
 
-RECIPE is the TOML file and FOLDER what `neuralcodec train` left. The model is scored on the speech
-of DIR, `../shared/audio/eval` by default: mean PESQ-WB, STOI, ViSQOL (speech) and log-mel
+RECIPE is the TOML file and FOLDER the output of `neuralcodec train`. The model is scored on the
+speech in DIR, by default `../shared/audio/eval`: mean PESQ-WB, STOI, ViSQOL (speech) and log-mel
 distance.
 """
 
@@ -35,7 +35,7 @@ LICENCE = "MIT, as the code; the recordings that it learned from have licences o
 
 
 def asked(doc: str | None) -> argparse.Namespace:
-    """Read the arguments of a script that trains and scores: `audio` and `training`."""
+    """Parse the arguments of a script that trains and scores: `audio` and `training`."""
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument("--audio", default=EVAL, help="its speech is scored")
     parser.add_argument("--training", type=Path, default=ROOT / "training", help="for the models")
@@ -50,7 +50,7 @@ def speech(audio: str) -> list[torch.Tensor]:
 def scores(
     codec: Tiny, wavs: list[torch.Tensor], depth: int, metrics: list[str] = METRICS
 ) -> list[float]:
-    """Mean of each metric over the clips, with `depth` codebooks."""
+    """Return the mean of each metric over the clips, with `depth` codebooks."""
     found = []
     for wav in wavs:
         estimate = codec.decode(codec.encode(wav[None], depth))
@@ -69,7 +69,7 @@ def _row(path: Path, audio: str, depth: int, width: int) -> list[object]:
 
 
 def score_table(path: Path, audio: str) -> str:
-    """Score a model at each power of two of its codebooks, and with beams at 6 and all of them."""
+    """Return a table of scores with 1, 2, 4 and 8 codebooks, and with a beam of 16 for 6 and 8."""
     depths, widths = (1, 2, 4, 8, 6, 8), (1, 1, 1, 1, 16, 16)
     with ProcessPoolExecutor(2, get_context("spawn")) as processes:
         rows = [*processes.map(partial(_row, path, audio), depths, widths)]
@@ -77,7 +77,7 @@ def score_table(path: Path, audio: str) -> str:
 
 
 def heard(recipe: recipes.Recipe) -> str:
-    """List what a model learned from: kind, length and weight of each source."""
+    """Return a table of the training data: kinds, duration and weight of each source."""
     rows = []
     for source in recipe.data.sources:
         found = find(source)
@@ -89,7 +89,7 @@ def heard(recipe: recipes.Recipe) -> str:
 
 
 def _began(path: str) -> str:
-    """Say what a training began with, and how long that had learned."""
+    """Return a description of the initial model and of its own training."""
     if not path:
         return "nothing"
     facts = Tiny(weights=path).facts
@@ -97,7 +97,7 @@ def _began(path: str) -> str:
 
 
 def flattered(losses: Iterable[str]) -> str:
-    """Say which metrics a training had in its losses."""
+    """Return a sentence on which metrics the training losses were modelled on."""
     metrics = [metric for loss, metric in MADE_AFTER.items() if loss in losses]
     if not metrics:
         return "They are made after none of the metrics below."
@@ -120,7 +120,7 @@ def main() -> None:
     cpu = f"{machine()['cpu']} ({machine()['vector_instructions']})"
     SHIPPED.mkdir(exist_ok=True)
     shipped = SHIPPED / f"{recipe.name}.safetensors"
-    began = _began(recipe.begin_with)  # which may be the very file that is replaced
+    began = _began(recipe.begin_with)  # before the copy, which may replace that file
     shutil.copy(path, shipped)
     losses = ", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items())
     card = f"""# {recipe.name}

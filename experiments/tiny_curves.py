@@ -1,10 +1,10 @@
-"""Keep and draw the curves of trainings: losses and validation scores over hours heard.
+"""Record and plot training curves: losses and validation scores over hours of audio.
 
     python experiments/tiny_curves.py training/tiny_50hz training/tiny_50hz_seed2 ...
 
-Of each folder that `neuralcodec train` left, `NAME.csv` in `results/tiny/curves` gets the mean
-losses of every 500 steps and `NAME_validation.csv` the scores of held-out speakers; `curves.png`
-shows all that is there, also of earlier calls.
+For each output folder of `neuralcodec train`, the mean losses of every 500 steps are written to
+`NAME.csv` in `results/tiny/curves`, and the scores of held-out speakers to `NAME_validation.csv`.
+`curves.png` shows all curves in that folder, including those of earlier calls.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from neuralcodec.tiny.training.train import LOG, SCORES
 
 OUT = Path(__file__).parents[1] / "results" / "tiny" / "curves"
 BLOCK = 500
-"""Steps of a mean."""
+"""Number of steps that are averaged."""
 
 
 def keep(folder: Path, out: Path) -> None:
-    """Write the two tables of a training."""
+    """Write the two tables of a training run."""
     log = pd.read_csv(folder / LOG)
     block = (log["step"] - 1) // BLOCK
     last = log.groupby(block)[["step", "hours_heard", "seconds", "skipped"]].last()
@@ -38,7 +38,7 @@ def keep(folder: Path, out: Path) -> None:
 
 
 def draw(out: Path) -> Figure:
-    """Draw the log-mel loss, and PESQ-WB and STOI of all codebooks, over hours heard."""
+    """Plot the log-mel loss, and PESQ-WB and STOI of all codebooks, over hours of audio."""
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     paths = sorted(path for path in out.glob("*.csv") if not path.stem.endswith("_validation"))
@@ -60,7 +60,7 @@ def draw(out: Path) -> Figure:
 
 
 def main() -> None:
-    """Keep the curves of the folders given, and draw all."""
+    """Record the curves of the given folders, and plot all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--out", type=Path, default=OUT)

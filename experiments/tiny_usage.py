@@ -1,11 +1,11 @@
-"""How much of each codebook the tiny codecs use on ten minutes of speech that they never heard.
+"""Measure the codebook usage of the tiny codecs on ten minutes of unseen speech.
 
     apt-get install asterisk-core-sounds-it-g722 asterisk-core-sounds-ru-g722
     python experiments/tiny_usage.py
 
-Two voices that no training heard, five minutes of each, coded greedily. An entry counts as used if
-it is in the codes at least once; the entropy, at most 10 bits, tells how evenly. Writes
-`results/tiny/usage.md`.
+The speech is of two voices that are in no training set, five minutes each, encoded greedily. An
+entry counts as used if it occurs at least once; the entropy, at most 10 bits, measures how evenly
+entries are used. The script writes `results/tiny/usage.md`.
 """
 
 import argparse
@@ -26,7 +26,11 @@ OUT = Path(__file__).parents[1] / "results" / "tiny" / "usage.md"
 
 
 def speech(folder: Path, seconds: float) -> torch.Tensor:
-    """Join the recordings of a folder to wav `[seconds * SAMPLE_RATE]`, in the order of names."""
+    """Concatenate the recordings of a folder in the order of names to `[seconds * SAMPLE_RATE]`.
+
+    Raises:
+        ValueError: if the folder holds less audio.
+    """
     wanted = round(seconds * SAMPLE_RATE)
     parts, length = [], 0
     for clip in clips(folder):
@@ -38,7 +42,7 @@ def speech(folder: Path, seconds: float) -> torch.Tensor:
 
 
 def main() -> None:
-    """Code, count and write the table."""
+    """Encode, count and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folders", nargs="*", type=Path, default=VOICES)
     parser.add_argument("--seconds", type=float, default=600.0)

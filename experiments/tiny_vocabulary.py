@@ -1,10 +1,11 @@
-"""What a decoder gains by learning codebooks that were refitted for another vocabulary.
+"""Measure the benefit of training the decoder on codebooks refitted for another vocabulary size.
 
     python experiments/tiny_vocabulary.py [--audio DIR]
 
-For each vocabulary, codebooks are fitted on the latents of tiny_50hz and its decoder trained on
-them for a short time (`experiments/train/tiny_50hz_decoder.toml`). Scored with the decoder as it
-was and as it is then, on the speech of DIR. Writes `results/three_axes/decoder.md`.
+For each vocabulary size, codebooks are fitted to the latents of tiny_50hz, and its decoder is
+trained on them for a short time (`experiments/train/tiny_50hz_decoder.toml`). The codec is scored
+with the original and with the trained decoder, on the speech in DIR. The script writes
+`results/three_axes/decoder.md`.
 """
 
 from dataclasses import replace

@@ -266,6 +266,9 @@ class SplitResidualVectorQuantizer(_SideBySide):
     acoustic part, each with its own shared projections. Codes are ordered by part; a prefix
     contains all earlier parts completely.
 
+    `fit` fits every part to the same latents, not to the residual of the other parts, so that the
+    sum of parts without projections overshoots: use trained parts.
+
     Args:
         parts: the quantizers, with equal `dim`. Only the last one may have quantizer dropout, since
             a prefix contains all levels of the earlier parts.
