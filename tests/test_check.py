@@ -587,6 +587,7 @@ def test_an_error_is_over_the_level_of_the_reference() -> None:
     assert relative_error(2 * wav, wav) == pytest.approx(1)
     assert relative_error(0 * wav, wav) == pytest.approx(1)
     assert relative_error(0 * wav, 0 * wav) == 0
+    assert relative_error(wav, 0 * wav) == float("inf")
     assert relative_error(wav[:, :2], wav) == float("inf")
 
 

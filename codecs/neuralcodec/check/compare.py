@@ -21,15 +21,16 @@ ROUNDING = 1e-4
 def relative_error(estimate: Tensor, reference: Tensor) -> float:
     """Return the RMS of the difference divided by the RMS of the reference.
 
-    It is 0 where both are equal, and inf where the shapes differ.
-
-    Raises:
-        ZeroDivisionError: if the reference is all zeros and the estimate is not.
+    It is 0 where both are equal, and inf where the shapes differ or the reference alone is all
+    zeros.
     """
     if estimate.shape != reference.shape:
         return float("inf")
     error = float((estimate.double() - reference.double()).square().mean().sqrt())
-    return error / float(reference.double().square().mean().sqrt()) if error else 0.0
+    level = float(reference.double().square().mean().sqrt())
+    if not error:
+        return 0.0
+    return error / level if level else float("inf")
 
 
 def codes_apart(one: Iterable[Tensor], other: Iterable[Tensor]) -> tuple[int, int]:
