@@ -1,7 +1,8 @@
 """Sweeps: a grid of codecs, codebook counts, vocabulary sizes and frame rates, scored on clips.
 
-The data goes one way: `config` reads the file, `plan` lays out the jobs, `run` hands them to
-workers (`work`) and puts their rows into the record (`store`); `stats` sums them up.
+Data flows in one direction: `config` reads the file, `plan` makes the jobs, `run` distributes them
+to workers (`work`) and stores their rows in the record (`store`). `neuralcodec.analysis` evaluates
+the rows.
 """
 
 from neuralcodec.sweep.config import Experiment, read

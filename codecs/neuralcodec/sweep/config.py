@@ -1,4 +1,4 @@
-"""The TOML file of a sweep: read, and checked before anything runs."""
+"""The TOML file of a sweep, which is read and validated before anything runs."""
 
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,16 @@ Setting = bool | int | float | str
 
 
 class Base(BaseModel):
-    """What all points of a sweep share.
+    """Settings that all points of a sweep share.
 
     Attributes:
-        audio: what is scored: a source that `neuralcodec.data.clips` takes.
-        kinds: of the clips that are scored; others are left out.
-        fit_audio: what quantizers are fitted on; must not hold what is scored.
-        metrics: names of `neuralcodec.metrics.METRICS`.
-        sample_rate: Hz at which every estimate is compared with its clip; PESQ-WB takes 16 kHz.
-        seed: of the fitting.
+        audio: source of the clips that are scored, as `neuralcodec.data.clips` takes it.
+        kinds: kinds of the clips that are scored; others are left out.
+        fit_audio: source of the clips on which quantizers are fitted; must not share clips with
+            `audio`.
+        metrics: names of metrics in `neuralcodec.metrics`.
+        sample_rate: Hz at which estimates are compared with their clips; PESQ-WB takes 16 kHz.
+        seed: seed of the fits.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,14 +64,14 @@ class Base(BaseModel):
 
 
 class Axes(BaseModel):
-    """The axes of one codec, each a value or a list of values; points are all combinations.
+    """The axes of one codec, each a list of values; its points are all combinations.
 
     Attributes:
-        num_codebooks: K; all prefixes come from one encode, unless codes are found with a beam,
-            which are not nested. Default: all that the codec has.
-        codebook_size: V; for codecs whose latents are quantized by our quantizer.
-        settings: those of the codec, by name.
-        label: under which the points are drawn; None for the name of the codec.
+        num_codebooks: K. One encode serves all of them, unless a beam search is used, whose codes
+            are not nested. Default: all codebooks of the codec; 8 with our quantizer.
+        codebook_size: V, for codecs whose latents are quantized by our quantizer; default 1024.
+        settings: values of the settings of the codec, by name.
+        label: name under which the points are plotted; None for the name of the codec.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -90,9 +91,9 @@ class Axes(BaseModel):
 
 
 class Experiment(BaseModel):
-    """A sweep: a name, the question it answers, what its points share and its grid.
+    """A sweep: its name, the question that it answers, its common settings and its grid.
 
-    The grid has one or several sets of axes a codec; their points are all swept.
+    The grid has one or several sets of axes per codec; the points of all of them are swept.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -105,7 +106,7 @@ class Experiment(BaseModel):
     @field_validator("grid", mode="before")
     @classmethod
     def _split_axes(cls, grid: Any) -> Any:
-        """Turn `{axis: value or list}` of each codec, or a list of them, into `Axes`."""
+        """Return the grid with the `{axis: value or list}` of each codec as a list of `Axes`."""
         if not isinstance(grid, dict) or not grid:
             raise ValueError("must have a table [grid.CODEC] for at least one codec")
         return {
@@ -115,7 +116,7 @@ class Experiment(BaseModel):
 
 
 def _values(axis: str, value: Any) -> tuple[Setting, ...]:
-    """Give the values of an axis; 25.0 becomes 25, so that both are the same point."""
+    """Return the values of an axis; 25.0 becomes 25, so that both give the same point."""
     values = value if isinstance(value, list) else [value]
     for one in values:
         if not isinstance(one, Setting):
@@ -139,11 +140,11 @@ def _axes(codec: str, table: Any) -> dict[str, Any]:
 
 
 def read(path: str | Path) -> Experiment:
-    """Read and check a sweep file.
+    """Read and validate a sweep file.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no TOML, or a key or value is not allowed; the message names the key,
-            and the nearest known one.
+        ValueError: if it is not TOML, or a key or value is not allowed; the message names the key
+            and, if it is unknown, the nearest known one.
     """
     return settings_file.read(path, Experiment, "sweep")

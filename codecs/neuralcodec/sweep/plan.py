@@ -1,8 +1,8 @@
-"""From a sweep's grid to jobs: what shares an encode or a fit is done once.
+"""The plan of a sweep: the jobs of its grid, which share encodes and fits where possible.
 
-A *setup* is a codec in one configuration, all but the codebook count. A *point* is a setup at one
-codebook count; it has a signature. A job scores all points of a setup on one clip, from one encode
-where codes are nested.
+A *setup* is a codec in one configuration except for the number of codebooks. A *point* is a setup
+with one number of codebooks and has a signature. A *job* scores all points of a setup on one clip,
+from a single encode where codes are nested.
 """
 
 import hashlib
@@ -27,16 +27,16 @@ DEFAULT_CODEBOOK_SIZE = (1024,)
 
 @dataclass(frozen=True)
 class Fit:
-    """The fitting of one quantizer: for a latent codec in one configuration.
+    """The fit of one quantizer for a latent codec in one configuration.
 
     Attributes:
         codec: name of the latent codec.
-        settings: of it, sorted by name.
+        settings: its settings, sorted by name.
         codebook_size: V.
-        num_codebooks: K; the largest that the sweep asks for.
-        seed: of the k-means start.
+        num_codebooks: K, the largest in the set of axes.
+        seed: seed of the k-means initialisation.
         audio: the clips to fit on.
-        audio_digest: hex digits of their content.
+        audio_digest: hex digits of a hash of their content.
     """
 
     codec: str
@@ -49,23 +49,23 @@ class Fit:
 
     @property
     def signature(self) -> str:
-        """16 hex digits of all that a plan knows of what decides the codebooks, K included.
+        """16 hex digits of a hash of all that determines the codebooks, K included.
 
-        The codec's weights are not among it: a plan builds no codec.
+        The exception is the codec's weights, which a plan does not know as it builds no codec.
         """
         return _digest([*_described(self), self.num_codebooks, self.seed, self.audio_digest], 16)
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A codec in one configuration, at several codebook counts.
+    """A codec in one configuration, with several numbers of codebooks.
 
     Attributes:
-        codec: its name, as in the sweep file.
-        settings: of it, sorted by name.
-        codebook_size: V of our quantizer; None for a codec with its own.
-        depths: codebook counts, rising; (None,) for all that the codec has.
-        fit: of our quantizer; None for a codec with its own.
+        codec: name of the codec, as in the sweep file.
+        settings: its settings, sorted by name.
+        codebook_size: V of our quantizer; None for a codec with codebooks of its own.
+        depths: numbers of codebooks, rising; (None,) for all that the codec has.
+        fit: fit of our quantizer; None for a codec with codebooks of its own.
     """
 
     codec: str
@@ -76,7 +76,7 @@ class Setup:
 
 
 class Key(NamedTuple):
-    """What names a row: a point on a clip of this content."""
+    """The key of a row: the signature of a point, and the name and the digest of a clip."""
 
     point: str
     clip: str
@@ -88,11 +88,12 @@ class Job:
     """One setup on one clip.
 
     Attributes:
-        setup: what to run.
-        clip: on what.
-        clip_digest: hex digits of its content and kind, so that a change of either scores it anew.
-        base: what all points of the sweep share.
-        points: signature of each point to score, by its codebook count.
+        setup: the codec to run.
+        clip: the clip to score.
+        clip_digest: hex digits of a hash of its content and kind; if either changes, it is scored
+            again.
+        base: settings that all points of the sweep share.
+        points: pairs of number of codebooks and signature, one per point to score.
     """
 
     setup: Setup
@@ -102,7 +103,7 @@ class Job:
     points: tuple[tuple[int | None, str], ...]
 
     def key(self, point: str) -> "Key":
-        """Name the row of one of the points."""
+        """Return the key of the row of one of the points, given by its signature."""
         return Key(point, self.clip.name, self.clip_digest)
 
 
@@ -112,8 +113,8 @@ class Plan:
 
     Attributes:
         experiment: the sweep file.
-        jobs: of it.
-        labels: of the points, by signature: under which name they are drawn.
+        jobs: its jobs.
+        labels: names under which the points are plotted, by signature.
     """
 
     experiment: Experiment
@@ -122,11 +123,11 @@ class Plan:
 
     @property
     def keys(self) -> list[Key]:
-        """Name every row, in order."""
+        """The keys of all rows, in order."""
         return [job.key(point) for job in self.jobs for _, point in job.points]
 
     def without(self, done: Set[Key]) -> "Plan":
-        """Leave out the rows that are done, and jobs that have none left."""
+        """Return the plan without the rows in `done`, and without jobs that have no rows left."""
         jobs = []
         for job in self.jobs:
             left = tuple(pair for pair in job.points if job.key(pair[1]) not in done)
@@ -145,7 +146,7 @@ def _described(part: Fit | Setup) -> list[Any]:
 
 
 def _is_requantized(name: str) -> bool:
-    """Tell whether the sweep puts our quantizer into this codec: asked for, or it has none."""
+    """Return whether the sweep uses our quantizer: "+rvq" is named, or the codec has none."""
     if name.endswith(RVQ_SUFFIX):
         return True
     facts = entry_of(name).facts
@@ -153,7 +154,7 @@ def _is_requantized(name: str) -> bool:
         return not facts.codebook_sizes
     try:
         return not find(name).has_codebooks
-    except ImportError:  # it cannot run here; its jobs will say why
+    except ImportError:  # it cannot run here; its rows will state why
         return False
 
 
@@ -163,15 +164,15 @@ def _gives_latents(name: str) -> bool:
 
 
 def _check(name: str, axes: Axes, own_codebooks: bool) -> None:
-    """Raise ValueError if the axes of a codec hold what it cannot have."""
+    """Raise ValueError if a codec does not have a setting in its axes, or takes no such size."""
     latent = name.removesuffix(RVQ_SUFFIX)
     ours = () if own_codebooks else (*requantized.RETIMING, requantized.BEAM)
     settings = set(axes.settings) - set(ours)
     try:
-        if settings:  # a package is imported to ask for its settings, which takes seconds
+        if settings:  # reading them imports the codec's package, which takes seconds
             check_settings(latent, settings)
         gives_latents = own_codebooks or _gives_latents(latent)
-    except ImportError:  # likewise
+    except ImportError:  # it cannot run here; its rows will state why
         return
     if not gives_latents:
         raise ValueError(f"grid.{name}: codec {latent!r} gives no latents to quantize")
@@ -211,10 +212,10 @@ def _setups(
 
 
 def _point(setup: Setup, depth: int | None, base: Base) -> str:
-    """Return 16 hex digits of the sorted settings of a point: same settings, same point.
+    """Return the signature of a point: 16 hex digits of a hash of its sorted settings.
 
-    Of a million points two have the same digits with a probability of 3e-8; with 8 digits, as in
-    results of earlier versions, it is certain.
+    Among a million points two have the same signature with a probability of 3e-8; with 8 digits,
+    as in results of earlier versions, a collision is practically certain.
     """
     fitted = [setup.fit.seed, setup.fit.audio_digest] if setup.fit else None
     return _digest([_described(setup), depth, fitted, base.sample_rate, sorted(base.metrics)], 16)
@@ -227,17 +228,18 @@ def make(
     fit_audio: str | Path | None = None,
     kind: str | None = None,
 ) -> Plan:
-    """Lay out all jobs of a sweep.
+    """Return all jobs of a sweep.
 
     Args:
-        experiment: the checked sweep file.
-        audio: what to score instead of the file's `base.audio`.
-        fit_audio: what to fit on instead of the file's `base.fit_audio`.
-        kind: of the clips whose kind is not known.
+        experiment: the validated sweep file.
+        audio: source of the clips to score, in place of `base.audio` in the file.
+        fit_audio: source of the clips to fit on, in place of `base.fit_audio` in the file.
+        kind: kind of the scored clips whose kind is "unknown".
 
     Raises:
-        ValueError: if a codec has no such setting, a size is out of range, a set of audio is empty,
-            a clip is both fitted on and scored, or two tables of a codec have a point in common.
+        ValueError: if a codec has no such setting, a size is out of range, there are no clips to
+            score or to fit on, a clip is both fitted on and scored, or two sets of axes have a
+            point in common.
         FileNotFoundError: if there is no such audio.
     """
     base = experiment.base

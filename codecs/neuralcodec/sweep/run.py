@@ -1,7 +1,7 @@
-"""Run a plan: jobs in parallel processes, rows into the store as they are done.
+"""Run the jobs of a plan in parallel processes and store their rows as they are finished.
 
-Workers come from a `concurrent.futures` executor, so that a cluster's executor can take the place
-of local processes.
+Workers come from a `concurrent.futures` executor, so that the executor of a cluster can replace
+local processes.
 """
 
 import multiprocessing
@@ -43,7 +43,7 @@ RESULTS = "results.csv"
 
 
 class WorkerDiedError(ChildProcessError):
-    """A worker process ended without a word: killed, or out of memory."""
+    """A worker process ended without an error of its own: it was killed, or out of memory."""
 
     def __init__(self) -> None:
         super().__init__("a worker process died; out of memory? Finished rows are kept")
@@ -51,13 +51,13 @@ class WorkerDiedError(ChildProcessError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run did.
+    """The outcome of a run.
 
     Attributes:
         results: the table that was written to `results.csv`.
-        new: rows made by this run.
-        kept: rows that were done before.
-        failures: reasons of all failed rows of the plan, with how many rows each cost.
+        new: number of rows that this run made.
+        kept: number of rows that were there before.
+        failures: reasons of all failed rows of the plan, with the number of rows for each.
     """
 
     results: pd.DataFrame
@@ -67,13 +67,16 @@ class Outcome:
 
 
 def _start_worker() -> None:
-    """Set up a worker: one thread, so that results don't depend on how many workers there are."""
+    """Limit a worker to one thread, so that results do not depend on the number of workers.
+
+    A second thread ends the worker when its parent process ends.
+    """
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
 
     def follow() -> None:
         if parent is not None:
-            parent.join()  # a parent that was killed cannot end its workers
+            parent.join()  # a killed parent cannot end its workers
             os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
@@ -81,17 +84,17 @@ def _start_worker() -> None:
 
 @contextmanager
 def _interrupt_later() -> Iterator[None]:
-    """Hold back Ctrl-C until the end of the context, and start child processes deaf to it.
+    """Delay Ctrl-C to the end of this context; child processes started in it ignore the signal.
 
-    A terminal sends it to all processes. The parent alone should hear it, and end the others: a
-    child that is still importing would print a traceback, and so would one whose parent was
-    interrupted in the middle of starting it.
+    A terminal sends SIGINT to all processes, but only the parent should handle it and end the
+    others: a child that is still importing would print a traceback, and so would one whose parent
+    was interrupted while starting it.
     """
     if threading.current_thread() is not threading.main_thread() or os.name != "posix":
-        yield  # signals are for the main thread, and Windows has no mask to inherit
+        yield  # only the main thread gets signals, and Windows has no mask to inherit
         return
     heard: list[int] = []
-    # The mask is for the children. In this process another thread may take the signal all the same.
+    # Children inherit the mask. In this process another thread may still receive the signal.
     handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -106,17 +109,17 @@ def _interrupt_later() -> Iterator[None]:
 def _start_all(pool: Executor, count: int) -> None:
     with _interrupt_later():
         for _ in range(count):
-            pool.submit(int)  # a task for which no worker is idle starts one
+            pool.submit(int)  # submitting a task starts a worker if none is idle
 
 
 @contextmanager
 def local_workers(count: int) -> Iterator[Executor]:
-    """Open `count` worker processes; on an error or Ctrl-C they end at once.
+    """Start `count` worker processes, which end at once on an error or Ctrl-C.
 
     Raises:
-        WorkerDiedError: if one ends before its time.
+        WorkerDiedError: if one ends unexpectedly.
     """
-    context = multiprocessing.get_context("spawn")  # torch's threads don't survive a fork
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
     try:
@@ -133,7 +136,7 @@ def local_workers(count: int) -> Iterator[Executor]:
 
 
 def _commit() -> str:
-    """Give the commit of this program, "-dirty" behind it if files were changed since."""
+    """Return the commit of this program, with the suffix "-dirty" if files have changed since."""
     command = "git describe --always --dirty --abbrev=40".split()
     where = Path(__file__).parent
     try:
@@ -144,7 +147,7 @@ def _commit() -> str:
 
 
 def describe(plan: Plan) -> dict[str, Any]:
-    """Say what a run runs with: the sweep's settings, versions, commit and machine."""
+    """Return the circumstances of a run: the sweep file, versions, commit and machine."""
     return {
         "experiment": plan.experiment.model_dump(mode="json"),
         "commit": _commit(),
@@ -156,9 +159,9 @@ def describe(plan: Plan) -> dict[str, Any]:
 
 
 def lacking(plan: Plan) -> dict[Setup, str]:
-    """Find the setups whose codec cannot run here, each with what it lacks and the cure.
+    """Return the setups whose codec cannot run here, each with the reason and how to fix it.
 
-    Weights that are not here are downloaded if they can be.
+    Weights that are not on this machine are downloaded if possible.
     """
     setups = {job.setup: None for job in plan.jobs}
     reasons = {setup: why_unavailable(setup.codec, dict(setup.settings)) for setup in setups}
@@ -166,7 +169,7 @@ def lacking(plan: Plan) -> dict[Setup, str]:
 
 
 def _hopeless(plan: Plan, reasons: Mapping[Setup, str]) -> list[tuple[Key, Row]]:
-    """Make the rows of the jobs whose codec cannot run here."""
+    """Return the failed rows of the jobs whose codec cannot run here."""
     return [
         row
         for job in plan.jobs
@@ -176,13 +179,13 @@ def _hopeless(plan: Plan, reasons: Mapping[Setup, str]) -> list[tuple[Key, Row]]
 
 
 def _execute(plan: Plan, store: Store, workers: Executor, fits: Path, progress: bool) -> int:
-    """Run all jobs, each once its fit is there; give how many rows were made."""
+    """Run all jobs, each after its fit, and return the number of rows made."""
     waiting: dict[Fit, list[Job]] = defaultdict(list)
     tasks: dict[Future[Any], Fit | Job] = {}
     for job in plan.jobs:
         if job.setup.fit is not None:
             waiting[job.setup.fit].append(job)
-    # The longest first, or one of them would run alone at the end.
+    # The longest first, since otherwise one of them would run alone at the end.
     for fit in sorted(waiting, key=lambda fit: -fit.codebook_size * fit.num_codebooks):
         tasks[workers.submit(run_fit, fit, fits)] = fit
     for job in plan.jobs:
@@ -192,7 +195,7 @@ def _execute(plan: Plan, store: Store, workers: Executor, fits: Path, progress: 
     with tqdm(total=len(plan.keys), unit="row", disable=not progress) as bar:
         while tasks:
             finished, _ = wait(tasks, return_when=FIRST_COMPLETED)
-            # What is there is stored before an error of another task ends the run.
+            # Finished rows are stored before the error of another task ends the run.
             for future in sorted(finished, key=lambda done: done.exception() is not None):
                 task, result = tasks.pop(future), future.result()
                 if isinstance(task, Job):
@@ -217,24 +220,24 @@ def run(
     progress: bool = False,
     unable: Mapping[Setup, str] | None = None,
 ) -> Outcome:
-    """Run what is left of a plan and write `results.csv`.
+    """Run the unfinished jobs of a plan and write `results.csv`.
 
-    Rows that `out` holds already are kept and not made again, so the same call continues a run that
-    was stopped in any way.
+    Rows that are already in `out` are kept and not made again, so that the same call continues a
+    run that was stopped in any way.
 
     Args:
-        plan: from `neuralcodec.sweep.plan.make`.
+        plan: result of `neuralcodec.sweep.plan.make`.
         out: the sweep's folder, made if it does not exist; a leading `~` is the home folder.
-        workers: processes; default one a core.
-        retry: make rows again that failed before.
-        progress: show a bar.
-        unable: what `lacking` said of the plan, where it was asked before.
+        workers: number of processes; default one per core.
+        retry: whether to make rows again that failed before.
+        progress: whether to show a progress bar.
+        unable: result of `lacking` for the plan; None to compute it.
 
     Raises:
-        OSError: if the disk is full, say; rows written before are safe. `StoreError` if it is the
-            record that cannot be written.
-        WorkerDiedError: if a worker process was killed; likewise.
-        KeyboardInterrupt: on Ctrl-C; likewise.
+        OSError: if a file cannot be written, for example because the disk is full; `StoreError` if
+            that file is the record. In this case and the next two, rows written before are kept.
+        WorkerDiedError: if a worker process was killed.
+        KeyboardInterrupt: on Ctrl-C.
         ValueError: if `workers` is below 1.
     """
     count = (os.cpu_count() or 1) if workers is None else workers

@@ -1,6 +1,6 @@
-"""The record of a sweep: an SQLite file into which every row goes as soon as it is done.
+"""The record of a sweep: an SQLite file to which every row is written once it is finished.
 
-The file outlives a kill at any moment: SQLite commits a row whole or not at all.
+The file stays valid if the process is killed at any moment, since SQLite transactions are atomic.
 """
 
 import json
@@ -16,7 +16,7 @@ import pandas as pd
 from neuralcodec.sweep.plan import Key
 
 Row = dict[str, Any]
-"""One point on one clip: the columns of `results.csv` by name."""
+"""The columns of `results.csv` by name, for one point on one clip."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -31,14 +31,17 @@ CREATE TABLE IF NOT EXISTS rows (
 
 
 class StoreError(OSError):
-    """The record cannot be written: the disk is full, say. Rows written before are safe."""
+    """The record cannot be read or written, for example because the disk is full.
+
+    Rows written before are kept.
+    """
 
 
 class Store:
-    """Rows of a sweep on disk, by key. A context manager.
+    """A context manager for the rows of a sweep on disk, by key.
 
     Args:
-        path: the SQLite file; made if it does not exist.
+        path: path of the SQLite file, which is made if it does not exist.
 
     Raises:
         StoreError: from any method, if the file cannot be read or written.
@@ -83,14 +86,14 @@ class Store:
             return self._connection.execute(query, values).fetchall()
 
     def begin(self, started: str, description: dict[str, Any]) -> None:
-        """Note a run: when it started, and what it ran with. Rows added later belong to it."""
+        """Record a run by its start time and its circumstances; rows added later belong to it."""
         text = json.dumps(description, sort_keys=True)
         statement = "INSERT INTO runs (started, description) VALUES (?, ?)"
         self._write(statement, [(started, text)])
         ((self._run,),) = self._read("SELECT max(run) FROM runs")
 
     def add(self, rows: Iterable[tuple[Key, Row]]) -> None:
-        """Write rows, all of them or none; a row of the same key is replaced."""
+        """Write all rows or, on an error, none; existing rows of the same keys are replaced."""
         values = [
             (*key, self._run, row["status"] != "ok", json.dumps(row, sort_keys=True))
             for key, row in rows
@@ -98,12 +101,12 @@ class Store:
         self._write("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def done(self, *, failed: bool = True) -> set[Key]:
-        """Give the keys of all rows; without the failed ones if `failed` is False."""
+        """Return the keys of all rows, without those of failed rows if `failed` is False."""
         query = "SELECT point, clip, clip_digest FROM rows WHERE NOT failed OR ?"
         return {Key(*row) for row in self._read(query, (failed,))}
 
     def table(self, keys: Iterable[Key], columns: Iterable[str]) -> pd.DataFrame:
-        """Give the rows of these keys that exist, in this order, with these columns."""
+        """Return the rows of these keys that exist, in the given order, with the given columns."""
         query = "SELECT point, clip, clip_digest, contents FROM rows"
         found = {Key(*row[:3]): row[3] for row in self._read(query)}
         rows = [json.loads(found[key]) for key in keys if key in found]

@@ -1,4 +1,4 @@
-"""What a worker process does: fit a quantizer, or score one setup on one clip."""
+"""The tasks of a worker process: fit a quantizer, or score one setup on one clip."""
 
 import functools
 import json
@@ -30,25 +30,28 @@ T = TypeVar("T")
 COLUMNS = (
     "codec num_codebooks codebook_size frame_rate tokens_per_second bitrate_kbps clip kind seconds"
 ).split()
-"""Columns of a row ahead of its metrics."""
+"""Columns of a row before its metrics."""
 
 LAST_COLUMNS = "encode_rtf decode_rtf status reason settings point".split()
-"""Columns behind the metrics. A real-time factor is seconds of computing per second of audio."""
+"""Columns of a row after its metrics.
+
+A real-time factor is the computing time in seconds per second of audio.
+"""
 
 
 def reason_of(error: BaseException) -> str:
-    """Return an error as one printable line; errors other than ValueError with their type."""
+    """Return the message of an error as one printable line, after its type unless ValueError."""
     text = printable(" ".join(str(error).split()))
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
 
 
 def run_fit(fit: Fit, folder: Path) -> str | None:
-    """Fit a quantizer and leave its codebooks in `folder`, unless they lie there already.
+    """Fit a quantizer and write its codebooks to `folder`, unless they are there already.
 
-    Their file is named after the codec's weights too: where those changed it is fitted again.
+    The file name depends on the codec's weights too: if these change, a new quantizer is fitted.
 
     Returns:
-        None, or why the quantizer cannot be fitted.
+        None, or the reason why the quantizer cannot be fitted.
 
     Raises:
         OSError: if the codebooks cannot be written.
@@ -65,7 +68,7 @@ def run_fit(fit: Fit, folder: Path) -> str | None:
             codebook_size=fit.codebook_size,
             seed=fit.seed,
         )
-    except Exception as error:  # a codec may raise anything; the sweep goes on and says so
+    except Exception as error:  # a codec may raise anything; the reason is recorded
         return reason_of(error)
     write_whole(path, save({"codebooks": fitted.rvq.codebooks}))
     return None
@@ -73,7 +76,7 @@ def run_fit(fit: Fit, folder: Path) -> str | None:
 
 @functools.lru_cache(maxsize=2)
 def _load(setup: Setup, folder: Path) -> Codec:
-    """Build a setup's codec; jobs of one setup come in a row, so few are kept."""
+    """Build the codec of a setup; jobs of one setup follow each other, so few are cached."""
     settings: dict[str, Any] = dict(setup.settings)
     if setup.fit is None:
         return load(setup.codec, **settings)
@@ -84,7 +87,7 @@ def _load(setup: Setup, folder: Path) -> Codec:
 
 
 def _asked(job: Job, depth: int | None, point: str) -> Row:
-    """Fill in what is known of a row before anything runs."""
+    """Return the columns of a row that are known before anything runs."""
     settings = dict(job.setup.settings)
     return {
         "codec": job.setup.codec,
@@ -110,7 +113,10 @@ def _measured(tokens: Tokens) -> Row:
 
 
 def _score(job: Job, reference: Tensor, estimate: Tensor) -> tuple[dict[str, float], str]:
-    """Score an estimate; give the reasons for undefined scores that the kind does not explain."""
+    """Return the scores of an estimate, and why scores are undefined unless the kind explains it.
+
+    Both wavs are `[1, T]` at the sweep's sample rate.
+    """
     scores = score(
         reference, estimate, job.base.sample_rate, metrics=job.base.metrics, kind=job.clip.kind
     )
@@ -124,17 +130,20 @@ def _score(job: Job, reference: Tensor, estimate: Tensor) -> tuple[dict[str, flo
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A clip after one encode, at the largest depth that is wanted."""
+    """A clip, encoded once with the largest number of codebooks that the job needs."""
 
     codec: Codec
     wav: Tensor  # [1, C, T] at the codec's sample rate
     reference: Tensor  # [1, T] at the sweep's
     tokens: Tokens
-    seconds: float  # that the encode took
-    notes: tuple[str, ...]  # on how the clip was read
+    seconds: float  # time that the encode took
+    notes: tuple[str, ...]  # warnings from reading the clip
 
     def at(self, depth: int | None) -> tuple[Tokens, float]:
-        """Give the tokens of a depth, and the seconds that their encode took."""
+        """Return the tokens with `depth` codebooks, and the seconds that encoding took.
+
+        Nested codes are a prefix; otherwise the clip is encoded again.
+        """
         wanted = self.codec.check_depth(depth)
         if wanted == self.tokens.num_codebooks:
             return self.tokens, self.seconds
@@ -150,7 +159,7 @@ def _timed(codec: Codec, wav: Tensor, depth: int | None) -> tuple[Tokens, float]
 
 
 def _encode(job: Job, folder: Path) -> _Encoded:
-    """Encode once, at the largest depth that is wanted and that the codec has."""
+    """Encode with the largest number of codebooks that the job needs and the codec has."""
     codec = _load(job.setup, folder)
     with noted() as notes:  # into the rows: workers have no terminal
         reference = job.clip.read(job.base.sample_rate)
@@ -162,7 +171,7 @@ def _encode(job: Job, folder: Path) -> _Encoded:
 
 
 def _row(job: Job, encoded: _Encoded, depth: int | None) -> Row:
-    """Decode the tokens of a depth and score them. Several channels are mixed down for scoring."""
+    """Decode the tokens with `depth` codebooks and score the result, mixed down to one channel."""
     tokens, encoding = encoded.at(depth)
     start = time.perf_counter()
     decoded = encoded.codec.decode(tokens)
@@ -183,10 +192,10 @@ def _row(job: Job, encoded: _Encoded, depth: int | None) -> Row:
 
 
 def _attempt(task: Callable[..., T], *arguments: Any) -> T | Row:
-    """Run a part of a job; whatever goes wrong becomes the end of a failed row."""
+    """Run a part of a job and return its result, or the last columns of a failed row."""
     try:
         return task(*arguments)
-    except Exception as error:  # a codec may raise anything; the sweep goes on and says so
+    except Exception as error:  # a codec may raise anything; the reason is recorded
         return {"status": "failed", "reason": reason_of(error)}
 
 
@@ -196,20 +205,20 @@ def _complete(job: Job, depth: int | None, point: str, row: Row) -> tuple[Key, R
 
 
 def failed_rows(job: Job, reason: str) -> list[tuple[Key, Row]]:
-    """Make the rows of a job that failed as a whole."""
+    """Return the rows of a job that failed as a whole."""
     failed = {"status": "failed", "reason": reason}
     return [_complete(job, depth, point, failed) for depth, point in job.points]
 
 
 def run_job(job: Job, folder: Path) -> list[tuple[Key, Row]]:
-    """Score all points of a job; whatever goes wrong becomes failed rows with the reason.
+    """Score all points of a job; errors become failed rows with the reason.
 
     Args:
-        job: a setup on a clip.
-        folder: where the fitted quantizers lie.
+        job: a setup and a clip.
+        folder: folder of the fitted codebooks.
 
     Returns:
-        A row for each of the job's points, in order.
+        One row per point of the job, in order.
     """
     with torch.inference_mode():
         encoded = _attempt(_encode, job, folder)
