@@ -1,4 +1,4 @@
-"""Audio of any number of channels for a codec that has its own number of them."""
+"""Conversion of audio with any number of channels to the number of channels of a codec."""
 
 import math
 from enum import StrEnum
@@ -8,11 +8,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _CANCELS_DB = 30
-"""The sum of channels with nothing to do with each other is at least as loud as the loudest one."""
+"""Level in dB by which the sum of channels that cancel is below the loudest channel, at least.
+
+The sum of uncorrelated channels is at least as loud as the loudest one.
+"""
 
 
 class Channels(StrEnum):
-    """What encoding does with channels that the codec does not have."""
+    """Ways to encode several channels: mixed down unless the codec has as many, or each alone."""
 
     MIX = "mix"
     EACH = "each"
@@ -24,7 +27,7 @@ def _level_db(wav: "Tensor") -> float:
 
 
 def _check_mix(mixed: "Tensor", wav: "Tensor", name: str) -> None:
-    """Raise ValueError if `wav [C, T]`, not silent itself, cancels when it is mixed down."""
+    """Raise ValueError if the channels of `wav [C, T]` cancel when they are mixed down."""
     loudest = max(map(_level_db, wav))
     level = _level_db(mixed)
     if level + 20 * math.log10(len(wav)) < loudest - _CANCELS_DB:
@@ -37,18 +40,19 @@ def _check_mix(mixed: "Tensor", wav: "Tensor", name: str) -> None:
 def fit(
     wav: "Tensor", channels: int, mode: Channels, name: str, codec: str
 ) -> tuple[list["Tensor"], str]:
-    """Return audio as clips of the channels that a codec has, and what was done to it.
+    """Return audio as clips with the number of channels of a codec, and how it was changed.
 
     Args:
-        wav: `[C, T]`.
-        channels: of the codec.
+        wav: audio `[C, T]`.
+        channels: number of channels of the codec.
         mode: whether other numbers of channels are mixed down to one, or every channel becomes a
-            clip. One channel is repeated where the codec has several.
-        name: of the audio, for messages.
-        codec: its name, for messages.
+            clip. A single channel is repeated if the codec has several.
+        name: name of the audio, for messages.
+        codec: name of the codec, for messages.
 
     Returns:
-        Clips `[channels, T]`: one, or one per channel; and a sentence, "" if nothing was changed.
+        Clips `[channels, T]`: one, or one per channel; and a sentence that states the change, ""
+        if there is none.
 
     Raises:
         ValueError: if the channels cancel when they are mixed down.
