@@ -1,4 +1,4 @@
-"""The command line of neuralcodec. Thin: `cli` has the commands, the work is elsewhere."""
+"""The command line of neuralcodec; the commands are in `neuralcodec.cli`."""
 
 import sys
 from typing import Annotated
@@ -44,7 +44,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; an error that the user can fix is one line and exit status 1."""
+    """Run the command line; an error that the user can fix is one line, with exit status 1."""
     try:
         app()
     except (ValueError, ImportError, OSError) as error:

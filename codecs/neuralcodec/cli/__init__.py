@@ -1,1 +1,1 @@
-"""The commands of the command line, a module a group; `neuralcodec.__main__` lists them."""
+"""The commands of the command line, one module per group; `neuralcodec.__main__` adds them."""

@@ -1,4 +1,4 @@
-"""Audio of any number of channels for a codec that has its own number of them."""
+"""Conversion of audio with any number of channels to the number of channels of a codec."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class Channels(StrEnum):
-    """What encoding does with channels that the codec does not have."""
+    """Ways to encode several channels: mixed down unless the codec has as many, or each alone."""
 
     MIX = "mix"
     EACH = "each"
@@ -28,18 +28,19 @@ def _mixed(wav: "Tensor", name: str) -> "Tensor":
 def fit(
     wav: "Tensor", channels: int, mode: Channels, name: str, codec: str
 ) -> tuple[list["Tensor"], str]:
-    """Return audio as clips of the channels that a codec has, and what was done to it.
+    """Return audio as clips with the number of channels of a codec, and how it was changed.
 
     Args:
-        wav: `[C, T]`.
-        channels: of the codec.
+        wav: audio `[C, T]`.
+        channels: number of channels of the codec.
         mode: whether other numbers of channels are mixed down to one, or every channel becomes a
-            clip. One channel is repeated where the codec has several.
-        name: of the audio, for messages.
-        codec: its name, for messages.
+            clip. A single channel is repeated if the codec has several.
+        name: name of the audio, for messages.
+        codec: name of the codec, for messages.
 
     Returns:
-        Clips `[channels, T]`: one, or one per channel; and a sentence, "" if nothing was changed.
+        Clips `[channels, T]`: one, or one per channel; and a sentence that states the change, ""
+        if there is none.
 
     Raises:
         ValueError: if the channels cancel when they are mixed down.

@@ -13,13 +13,13 @@ def check(
         str, typer.Argument(help="Name, as in `neuralcodec list`.", autocompletion=codec_names)
     ],
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE of the codec; may be given again.")
+        list[str] | None, typer.Option("--set", help="Setting KEY=VALUE; may be repeated.")
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="File or folder; 'random' for the network alone.")
+        str | None, typer.Option(help="File or folder, or 'random' for random weights.")
     ] = None,
 ) -> None:
-    """Try whether a codec keeps what its kind promises; exit status 1 if not."""
+    """Check that a codec keeps the contracts of its class; exit status 1 if it does not."""
     from neuralcodec import check as checks
 
     given = parse(settings)
@@ -27,7 +27,7 @@ def check(
         given["weights"] = weights
     results = checks.run(build(codec, given), trained=given.get("weights") != "random")
     table(
-        ["line", "result", "measured", "asked for", "what, or why not"],
+        ["line", "result", "measured", "required", "explanation"],
         [[r.name, r.status, r.measured, r.bound, r.explanation] for r in results],
     )
     failed = sum(result.status == "fail" for result in results)

@@ -1,4 +1,4 @@
-"""`neuralcodec encode | decode | info`: audio to a small file of tokens and back."""
+"""The commands `neuralcodec encode | decode | info`: audio to a file of tokens and back."""
 
 import io
 import math
@@ -13,33 +13,33 @@ import typer
 from neuralcodec.cli.channels import Channels, fit
 from neuralcodec.cli.settings import build, codec_names, parse, text_of
 
-if TYPE_CHECKING:  # commands import what they need when they run, so that others start at once
+if TYPE_CHECKING:  # commands import what they need when they run, so that others start quickly
     from torch import Tensor
 
     from neuralcodec.bitstream import Header, Info, Recording
     from neuralcodec.core.codec import Codec
 
 _STANDARD = "-"
-"""In place of a file: standard input or output."""
+"""Argument that stands for standard input or output."""
 
 _DEFAULT = "tiny_50hz"
-"""A codec whose weights come with the package."""
+"""Default codec, whose weights are part of the package."""
 
 _LOST = 3
 """Exit status of `decode --repair` where audio was written, but some of it is lost."""
 
 _FADE_SECONDS = 0.005
-"""At either end of lost audio, within it."""
+"""Length of the fades at both ends of lost audio, within it."""
 
 _Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Setting of the codec; may be repeated."),
 ]
-_Force = Annotated[bool, typer.Option("--force", help="Replace OUT, whatever it is.")]
+_Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
 
 
 def _inputs(source: str, settings: Mapping[str, Any]) -> list[str | int]:
-    """Return what a command reads: its input, and files that settings name."""
+    """Return the files that a command reads: its input, and those that settings name."""
     named: list[str | int] = [
         value for value in settings.values() if isinstance(value, str) and Path(value).is_file()
     ]
@@ -47,7 +47,7 @@ def _inputs(source: str, settings: Mapping[str, Any]) -> list[str | int]:
         return [source, *named]
     try:
         return [sys.stdin.fileno(), *named]
-    except io.UnsupportedOperation:  # a test's own standard input is no file
+    except io.UnsupportedOperation:  # the standard input of a test is not a file
         return named
 
 
@@ -59,7 +59,12 @@ def _output(
     ours: Callable[[Path], bool] | None = None,
     endings: Sequence[str] = (),
 ) -> Path | None:
-    """Check that a file can be written, before the work is done; None for standard output."""
+    """Return the path of a file that can be written, or None for standard output.
+
+    Raises:
+        ValueError: if the file name has another ending than those in `endings`.
+        ValueError, OSError: as `neuralcodec.core.files.check_output`.
+    """
     from neuralcodec.core.files import check_output
 
     if target == _STANDARD:
@@ -101,7 +106,7 @@ def _within_full_scale(wav: "Tensor") -> "Tensor":
 
 
 def _beam_setting(name: str, beam_width: int | None) -> dict[str, int]:
-    """Return the setting that makes a codec encode with a beam search."""
+    """Return the setting of a beam search; raise ValueError if the codec has none."""
     from neuralcodec.core.loading import settings_of
     from neuralcodec.core.registry import RVQ_SUFFIX
 
@@ -113,8 +118,8 @@ def _beam_setting(name: str, beam_width: int | None) -> dict[str, int]:
 
 
 def encode(
-    source: Annotated[str, typer.Argument(metavar="IN", help="Audio file; - reads stdin.")],
-    target: Annotated[str, typer.Argument(metavar="OUT", help="File to write; - for stdout.")],
+    source: Annotated[str, typer.Argument(metavar="IN", help="Audio file, or - for stdin.")],
+    target: Annotated[str, typer.Argument(metavar="OUT", help="File to write, or - for stdout.")],
     codec: Annotated[
         str,
         typer.Option(
@@ -122,21 +127,21 @@ def encode(
         ),
     ] = _DEFAULT,
     num_codebooks: Annotated[
-        int | None, typer.Option(help="Use only the first ones; default all.")
+        int | None, typer.Option(help="Number of codebooks to use; default all.")
     ] = None,
     beam_width: Annotated[
-        int | None, typer.Option(help="Of a beam search; wider is better and slower.")
+        int | None, typer.Option(help="Width of a beam search, which is slower but better.")
     ] = None,
     channels: Annotated[
         Channels,
-        typer.Option(help="Mix down to the codec's channels, or code each channel on its own."),
+        typer.Option(help="Mix the channels down, or code each channel on its own."),
     ] = Channels.MIX,
     setting: _Set = None,
     force: _Force = False,
 ) -> None:
     """Encode audio of any sample rate and number of channels to a file of tokens.
 
-    OUT may replace a file of tokens; anything else only with --force, and the input never.
+    An existing file of tokens is replaced, other files only with --force, and the input never.
     """
     from neuralcodec import bitstream
     from neuralcodec.cli.trust import names_files
@@ -153,7 +158,7 @@ def encode(
     if said:
         typer.echo(said, err=True)
     wav = audio.resample(_stack(clips), rate, built.sample_rate)  # [clips, channels, T]
-    # One after the other, so that memory does not grow with their number.
+    # One at a time, so that memory does not grow with their number.
     tokens = [
         chunks.encode(built, clip[None], num_codebooks=num_codebooks)
         for clip in _within_full_scale(wav)
@@ -184,13 +189,13 @@ def _stack(clips: "list[Tensor]") -> "Tensor":
 
 
 def _decode(codec: "Codec", recording: "Recording", codec_rate: bool) -> "tuple[Tensor, int]":
-    """Return audio `[C, T]` and its sample rate."""
+    """Return the decoded audio `[C, T]` and its sample rate in Hz."""
     import torch
 
     from neuralcodec.core import audio, chunks
 
     clips = [chunks.decode(codec, clip)[0].detach().cpu() for clip in recording.clips]
-    if len(clips) > 1:  # a codec of several channels was given each channel repeated
+    if len(clips) > 1:  # each clip is one channel, repeated if the codec has several
         clips = [audio.mix_down(clip) for clip in clips]
     wav, rate, origin = torch.cat(clips), codec.sample_rate, recording.header.origin
     if origin and not codec_rate:
@@ -201,7 +206,7 @@ def _decode(codec: "Codec", recording: "Recording", codec_rate: bool) -> "tuple[
 
 
 def _silenced(wav: "Tensor", spans: "Sequence[tuple[float, float]]", rate: int) -> "Tensor":
-    """Silence spans, in seconds, of `wav [C, T]`, with a short fade within them."""
+    """Return `wav [C, T]` with silence in spans, in seconds, which include a short fade."""
     import torch
 
     gain = torch.ones(wav.shape[-1])
@@ -241,30 +246,34 @@ def _write_audio(
 
 
 def decode(
-    source: Annotated[str, typer.Argument(metavar="IN", help="File of tokens; - reads stdin.")],
-    target: Annotated[str, typer.Argument(metavar="OUT", help=".wav or .flac; - writes WAV.")],
+    source: Annotated[str, typer.Argument(metavar="IN", help="File of tokens, or - for stdin.")],
+    target: Annotated[
+        str, typer.Argument(metavar="OUT", help="File .wav or .flac, or - for WAV on stdout.")
+    ],
     setting: _Set = None,
     codec: Annotated[
         str | None,
-        typer.Option(help="The codec that IN names, if it is no installed one and you trust it."),
+        typer.Option(help="Codec that IN names, to confirm that its code may be imported."),
     ] = None,
     codec_rate: Annotated[
         bool, typer.Option("--codec-rate", help="Keep the codec's sample rate and channels.")
     ] = False,
-    subtype: Annotated[str, typer.Option(help="PCM_16, PCM_24, or FLOAT in WAV.")] = "PCM_16",
+    subtype: Annotated[
+        str, typer.Option(help="Sample format: PCM_16, PCM_24, or FLOAT in WAV.")
+    ] = "PCM_16",
     any_weights: Annotated[
-        bool, typer.Option("--any-weights", help="Accept other weights than those of encoding.")
+        bool, typer.Option("--any-weights", help="Decode even if IN was made with other weights.")
     ] = False,
     any_codebooks: Annotated[bool, typer.Option("--any-codebooks", hidden=True)] = False,
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Decode what is intact; exit status 3 if audio is lost."),
+        typer.Option("--repair", help="Decode intact parts; exit status 3 if audio is lost."),
     ] = False,
     force: _Force = False,
 ) -> None:
-    """Decode a file of tokens to audio of the original's sample rate, channels and length.
+    """Decode a file of tokens to audio with the original's sample rate, channels and length.
 
-    OUT is replaced only with --force if it exists, and IN never.
+    An existing file OUT is replaced only with --force, and IN never.
     """
     from neuralcodec import bitstream
     from neuralcodec.cli import trust
@@ -343,9 +352,9 @@ def _lines(found: "Info") -> list[tuple[str, str]]:
 
 
 def info(
-    source: Annotated[str, typer.Argument(metavar="FILE", help="File of tokens; - reads stdin.")],
+    source: Annotated[str, typer.Argument(metavar="FILE", help="File of tokens, or - for stdin.")],
 ) -> None:
-    """Show what a file of tokens states about itself; its codes are not read."""
+    """Show the header of a file of tokens and its sizes; the codes are not read."""
     from neuralcodec import bitstream
 
     found = bitstream.info(io.BytesIO(sys.stdin.buffer.read()) if source == _STANDARD else source)

@@ -1,4 +1,4 @@
-"""`neuralcodec list`."""
+"""The command `neuralcodec list`."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,16 +38,16 @@ def _text(value: object) -> str:
 
 
 def _shortened(text: str) -> str:
-    """Write a list of more than two numbers as the first and the last."""
+    """Return a list of more than two numbers as the first and the last one."""
     parts = text.split(" ")
     return f"{parts[0]}..{parts[-1]}" if len(parts) > 2 else text
 
 
 def list_codecs(
-    long: Annotated[bool, typer.Option("--long", help="All columns, and why one fails.")] = False,
-    csv: Annotated[bool, typer.Option("--csv", help="All columns as CSV.")] = False,
+    long: Annotated[bool, typer.Option("--long", help="Show all columns.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Write all columns as CSV.")] = False,
 ) -> None:
-    """List every codec with its rates at default settings, and whether it runs here."""
+    """List all codecs with their rates at default settings and whether they run here."""
     from neuralcodec.weights.listing import list_codecs as listed
 
     codecs = listed()

@@ -1,4 +1,4 @@
-"""`neuralcodec metrics`."""
+"""The command `neuralcodec metrics`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,12 +9,17 @@ from neuralcodec.cli.table import table
 
 
 def metrics(
-    reference: Annotated[Path, typer.Argument(help="Audio file.")],
-    estimate: Annotated[Path, typer.Argument(help="Audio file of the same length.")],
-    kind: Annotated[str, typer.Option(help="What they hold: speech, music, sound.")] = "speech",
-    metric: Annotated[list[str] | None, typer.Option(help="Name; may be given again.")] = None,
+    reference: Annotated[Path, typer.Argument(help="Original audio file.")],
+    estimate: Annotated[Path, typer.Argument(help="Decoded audio file of the same length.")],
+    kind: Annotated[str, typer.Option(help="Content: speech, music or sound.")] = "speech",
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Name of a metric; may be repeated.")
+    ] = None,
 ) -> None:
-    """Score an audio file against its reference; both are mixed down, the rates made equal."""
+    """Score an audio file against its reference.
+
+    Both are mixed down to one channel, and the estimate is resampled to the reference's rate.
+    """
     from neuralcodec.core import audio
     from neuralcodec.metrics import DEFAULT, find, score
 
@@ -23,7 +28,7 @@ def metrics(
     if got_rate != rate:
         typer.echo(f"{estimate} resampled from {got_rate} to {rate} Hz", err=True)
         got = audio.resample(got, got_rate, rate)
-        rounding = -(-rate // got_rate)  # what one sample, by which its length was rounded, became
+        rounding = -(-rate // got_rate)  # one sample, by which its length was rounded, resampled
         if abs(got.shape[-1] - wanted.shape[-1]) <= rounding:
             got = audio.fit_length(got, wanted.shape[-1])
     scores = score(

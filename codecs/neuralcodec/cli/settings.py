@@ -1,4 +1,4 @@
-"""Settings of a codec on the command line: `--set KEY=VALUE`, one option per setting."""
+"""Settings of a codec on the command line: one option `--set KEY=VALUE` per setting."""
 
 import json
 import math
@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
 
 def scalar(text: str) -> Any:
-    """Return a value: a finite number; true, false or null in any case; or else the text itself.
+    """Return the value of a text: a finite number, a boolean, None or, failing these, the text.
+
+    true, false and null are recognised in any case.
 
     >>> [scalar(text) for text in ("12", "1.5", "False", "starter:fit", "nan", "")]
     [12, 1.5, False, 'starter:fit', 'nan', '']
@@ -18,14 +20,14 @@ def scalar(text: str) -> Any:
     plain = text.lower() if text.lower() in ("true", "false", "null") else text
     try:
         value = json.loads(plain)
-    except (ValueError, RecursionError):  # endless brackets are a text too
+    except (ValueError, RecursionError):  # very deep brackets count as text
         return text
     finite = not isinstance(value, float) or math.isfinite(value)
     return value if finite and not isinstance(value, list | dict | str) else text
 
 
 def text_of(value: object) -> str:
-    """Return a value as the text that `scalar` reads."""
+    """Return a value as a text that `scalar` converts back."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -40,7 +42,7 @@ def parse(pairs: Sequence[str] | None) -> dict[str, Any]:
     """Return the settings that were given with `--set`, by name.
 
     Args:
-        pairs: such as "bits=12"; a value may be empty, a key may not.
+        pairs: texts such as "bits=12"; a value may be empty, a key may not.
 
     Raises:
         ValueError: if one is not a pair, or a key is given twice.
@@ -72,7 +74,7 @@ def build(codec: str, settings: Mapping[str, Any]) -> "Codec":
     try:
         return load(codec, **settings)
     except (TypeError, RuntimeError) as error:
-        if not settings:  # then they are not the cause
+        if not settings:  # they cannot be the cause
             raise
         shown = " ".join(f"{key}={text_of(value)}" for key, value in settings.items())
         said = str(error).partition("\n")[0]

@@ -1,4 +1,4 @@
-"""`neuralcodec sweep | plot`."""
+"""The commands `neuralcodec sweep | plot`."""
 
 import sys
 from collections.abc import Sequence
@@ -25,19 +25,25 @@ def _check_results(path: Path, inputs: Sequence[str | Path], force: bool) -> Non
 def sweep(
     file: Annotated[Path, typer.Argument(help="TOML file, such as experiments/default.toml.")],
     audio: Annotated[str | None, typer.Option(help="Folder or manifest to score.")] = None,
-    fit_audio: Annotated[str | None, typer.Option(help="Likewise, to fit quantizers on.")] = None,
-    kind: Annotated[
-        str | None, typer.Option(help="Kind of clips that don't tell: speech, music, sound.")
+    fit_audio: Annotated[
+        str | None, typer.Option(help="Folder or manifest to fit quantizers on.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of results; results/NAME.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; one a core.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Kind of clips of unknown kind: speech, music or sound.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of results; default results/NAME.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Number of processes; default one per core.")
+    ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed rows again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a results.csv that no sweep wrote.")
     ] = False,
 ) -> None:
-    """Run a sweep, or continue it; write results.csv and plots/."""
+    """Run or continue a sweep and write results.csv and plots/."""
     from neuralcodec import sweep as sweeps
     from neuralcodec.core.files import expanded
 
@@ -95,7 +101,7 @@ def _draw(folder: Path) -> None:
 
 
 def plot(
-    folder: Annotated[Path, typer.Argument(help="A sweep's folder, with results.csv.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a sweep, with results.csv.")],
 ) -> None:
-    """Draw a sweep's plots again, from its results.csv alone."""
+    """Draw the plots of a sweep again from its results.csv."""
     _draw(folder)

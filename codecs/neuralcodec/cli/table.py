@@ -4,7 +4,7 @@ import typer
 
 
 def table(header: list[str], lines: list[list[str]]) -> None:
-    """Print columns, each as wide as its widest cell."""
+    """Print a header and lines in columns, each as wide as its widest cell."""
     cells = [header, *lines]
     widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
     for line in cells:

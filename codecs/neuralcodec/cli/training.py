@@ -1,4 +1,4 @@
-"""`neuralcodec train`."""
+"""The command `neuralcodec train`."""
 
 import sys
 from pathlib import Path
@@ -12,14 +12,17 @@ def train(
         Path, typer.Argument(help="TOML file, such as experiments/train/tiny_50hz.toml.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of state, tables and model; training/NAME.")
+        Path | None,
+        typer.Option(help="Folder of state, tables and model; default training/NAME."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Stop after this step; all.", min=1)] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Stop after this step; default the last one.", min=1)
+    ] = None,
 ) -> None:
-    """Train a tiny codec, or go on with a training that was stopped.
+    """Train a tiny codec, or continue a training that was stopped.
 
-    Started by torchrun, as `torchrun --nproc-per-node 2 -m neuralcodec train FILE`, processes share
-    each batch.
+    Processes that torchrun starts share each batch, for example
+    `torchrun --nproc-per-node 2 -m neuralcodec train FILE`.
     """
     from neuralcodec.core.files import expanded
     from neuralcodec.tiny.training import recipe as recipes

@@ -1,6 +1,6 @@
-"""What decoding believes of a file: its codec's name, its settings, and which weights it needs.
+"""Checks of the codec, the settings and the weights that a file of tokens names.
 
-A file from somebody else must not decide what is imported or loaded here.
+A file from an untrusted source must not determine what decoding imports or loads.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 def check_name(named: str, given: str | None) -> None:
     """Raise ValueError unless the codec that a file names may be imported.
 
-    That is one that is built in or an entry point of an installed distribution, or that the user
-    names too.
+    A codec may be imported if it is built in, is an entry point of an installed distribution, or is
+    named by the user too.
 
     Args:
-        named: by the file.
-        given: by the user; None for none.
+        named: name of the codec in the file.
+        given: name of the codec that the user gave, or None.
     """
     from neuralcodec.core.names import unknown
     from neuralcodec.core.registry import RVQ_SUFFIX, is_registered, names
@@ -38,10 +38,10 @@ def check_name(named: str, given: str | None) -> None:
 
 
 def names_files(name: str, settings: Mapping[str, Any]) -> list[str]:
-    """Return the settings of a codec that may name something to load.
+    """Return the names of the settings of a codec that may name a file to load.
 
-    Those whose type has a path; and for codecs of other distributions all texts, since nothing is
-    known of them.
+    These are settings whose type includes a path and, for codecs of other distributions, about
+    which nothing is known, all settings whose value is a text.
     """
     from neuralcodec.core.loading import parameters_of
     from neuralcodec.core.registry import REGISTRY, RVQ_SUFFIX
@@ -54,10 +54,10 @@ def names_files(name: str, settings: Mapping[str, Any]) -> list[str]:
 
 
 def decoding_settings(header: "Header", given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings in a file joined with the user's.
+    """Return the settings in a file, updated by those that the user gave.
 
     Raises:
-        ValueError: if the user does not give those that name files.
+        ValueError: if the user did not give those that name files.
     """
     from neuralcodec.bitstream.settings import NAMES_FILES
 
@@ -88,7 +88,7 @@ def _fits(codec: "Codec", clip: "Layout") -> bool:
 
 
 def check_codec(codec: "Codec", header: "Header") -> None:
-    """Raise ValueError unless the rates and sizes of a codec are those of a file."""
+    """Raise ValueError unless the sample rate, frame rates and sizes of a codec fit a file."""
     if codec.sample_rate == header.sample_rate and all(_fits(codec, c) for c in header.clips):
         return
     first = header.clips[0].books
@@ -101,7 +101,7 @@ def check_codec(codec: "Codec", header: "Header") -> None:
 
 
 def _codebooks_digest(codec: "Codec") -> str:
-    """Return the digest in files of version 1: of the codebooks alone."""
+    """Return the digest that files of version 1 hold, which covers the codebooks only."""
     from neuralcodec.core.latents import LatentCodec
 
     if not isinstance(codec, LatentCodec):
@@ -111,7 +111,7 @@ def _codebooks_digest(codec: "Codec") -> str:
 
 
 def check_digest(codec: "Codec", header: "Header") -> None:
-    """Raise ValueError unless a codec has learned what the one that wrote a file had."""
+    """Raise ValueError unless a codec has the weights with which a file was encoded."""
     is_old = header.version == 1
     what = "codebooks" if is_old else "weights"
     digest = _codebooks_digest(codec) if is_old else codec.digest[:16]

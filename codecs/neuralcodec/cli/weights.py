@@ -1,4 +1,4 @@
-"""`neuralcodec weights list | fetch | verify`."""
+"""The commands `neuralcodec weights list | fetch | verify`."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -6,16 +6,16 @@ import typer
 
 from neuralcodec.cli.table import table
 
-if TYPE_CHECKING:  # commands import what they need when they run: others then start at once
+if TYPE_CHECKING:  # commands import what they need when they run, so that others start quickly
     from neuralcodec.weights import Checkpoint
 
-app = typer.Typer(help="The published files that the codecs load.", no_args_is_help=True)
+app = typer.Typer(help="List, download and verify the weights of codecs.", no_args_is_help=True)
 
-_Names = Annotated[list[str] | None, typer.Argument(help="Codecs or checkpoints.")]
+_Names = Annotated[list[str] | None, typer.Argument(help="Names of codecs or checkpoints.")]
 
 
 def _expand(names: list[str]) -> list[str]:
-    """Return the checkpoints that `names` stand for, once each; for a codec, all that it loads."""
+    """Return the checkpoints of `names`, each once; a codec stands for all that it loads."""
     from neuralcodec import weights
     from neuralcodec.core.names import unknown
     from neuralcodec.core.registry import REGISTRY
@@ -38,7 +38,7 @@ def _known(entry: "Checkpoint") -> str:
 
 @app.command("list")
 def list_checkpoints() -> None:
-    """Show each checkpoint, its licence, what is known of its checksum, and whether it is here."""
+    """List all checkpoints with licence, known checksum and whether they are on this machine."""
     from neuralcodec import weights
 
     lines = []
@@ -50,7 +50,7 @@ def list_checkpoints() -> None:
 
 
 def _get(name: str, *, force: bool) -> str:
-    """Fetch a checkpoint if necessary; return what was done."""
+    """Fetch a checkpoint if necessary and return a message about the result."""
     from neuralcodec import weights
 
     here = weights.find(name)
@@ -67,10 +67,12 @@ def _get(name: str, *, force: bool) -> str:
 @app.command()
 def fetch(
     names: _Names = None,
-    everything: Annotated[bool, typer.Option("--all", help="All checkpoints.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Even if in the cache.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Fetch all checkpoints.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Download again what is in the cache.")
+    ] = False,
 ) -> None:
-    """Download the files that are not here yet."""
+    """Download checkpoints that are not on this machine."""
     from neuralcodec import weights
 
     if bool(names) == everything:
@@ -90,7 +92,7 @@ def fetch(
 
 @app.command()
 def verify(names: _Names = None) -> None:
-    """Hash files that are here, all by default; exit status 1 if one is wrong or missing."""
+    """Verify the checksums of files on this machine; exit status 1 if one is wrong or missing."""
     from neuralcodec import weights
     from neuralcodec.weights.registry import digest
 

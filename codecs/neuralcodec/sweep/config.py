@@ -64,7 +64,7 @@ class Base(BaseModel):
 
 
 class Axes(BaseModel):
-    """The axes of one codec, each a value or a list of values; points are all combinations.
+    """The axes of one codec, each a list of values; its points are all combinations.
 
     Attributes:
         num_codebooks: numbers of codebooks, K. One encode serves all of them, unless the codes come

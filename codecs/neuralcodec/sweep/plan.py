@@ -146,7 +146,7 @@ def _described(part: Fit | Setup) -> list[Any]:
 
 
 def _is_requantized(name: str) -> bool:
-    """Tell whether the sweep puts our quantizer into this codec: asked for, or it has none."""
+    """Return whether the sweep uses our quantizer: "+rvq" is named, or the codec has none."""
     if name.endswith(RVQ_SUFFIX):
         return True
     facts = entry_of(name).facts
@@ -154,7 +154,7 @@ def _is_requantized(name: str) -> bool:
         return not facts.codebook_sizes
     try:
         return not find(name).has_codebooks
-    except ImportError:  # it cannot run here; its jobs will say why
+    except ImportError:  # it cannot run here; its rows will state why
         return False
 
 
@@ -164,15 +164,15 @@ def _gives_latents(name: str) -> bool:
 
 
 def _check(name: str, axes: Axes, own_codebooks: bool) -> None:
-    """Raise ValueError if the axes of a codec hold what it cannot have."""
+    """Raise ValueError if a codec does not have a setting in its axes, or takes no such size."""
     latent = name.removesuffix(RVQ_SUFFIX)
     ours = () if own_codebooks else (*requantized.RETIMING, requantized.BEAM)
     settings = set(axes.settings) - set(ours)
     try:
-        if settings:  # a package is imported to ask for its settings, which takes seconds
+        if settings:  # reading them imports the codec's package, which takes seconds
             check_settings(latent, settings)
         gives_latents = own_codebooks or _gives_latents(latent)
-    except ImportError:  # likewise
+    except ImportError:  # it cannot run here; its rows will state why
         return
     if not gives_latents:
         raise ValueError(f"grid.{name}: codec {latent!r} gives no latents to quantize")
@@ -212,10 +212,10 @@ def _setups(
 
 
 def _point(setup: Setup, depth: int | None, base: Base) -> str:
-    """Return 16 hex digits of the sorted settings of a point: same settings, same point.
+    """Return the signature of a point: 16 hex digits of a hash of its sorted settings.
 
-    Of a million points two have the same digits with a probability of 3e-8; with 8 digits, as in
-    results of earlier versions, it is certain.
+    Among a million points two have the same signature with a probability of 3e-8; with 8 digits,
+    as in results of earlier versions, a collision is practically certain.
     """
     fitted = [setup.fit.seed, setup.fit.audio_digest] if setup.fit else None
     return _digest([_described(setup), depth, fitted, base.sample_rate, sorted(base.metrics)], 16)

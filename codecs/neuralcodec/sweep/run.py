@@ -73,7 +73,7 @@ def _start_worker() -> None:
 
     def follow() -> None:
         if parent is not None:
-            parent.join()  # a parent that was killed cannot end its workers
+            parent.join()  # a killed parent cannot end its workers
             os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
@@ -88,10 +88,10 @@ def _interrupt_later() -> Iterator[None]:
     parent was interrupted while starting it.
     """
     if threading.current_thread() is not threading.main_thread() or os.name != "posix":
-        yield  # signals are for the main thread, and Windows has no mask to inherit
+        yield  # only the main thread gets signals, and Windows has no mask to inherit
         return
     heard: list[int] = []
-    # The mask is for the children. In this process another thread may take the signal all the same.
+    # Children inherit the mask. In this process another thread may still receive the signal.
     handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -106,7 +106,7 @@ def _interrupt_later() -> Iterator[None]:
 def _start_all(pool: Executor, count: int) -> None:
     with _interrupt_later():
         for _ in range(count):
-            pool.submit(int)  # a task for which no worker is idle starts one
+            pool.submit(int)  # submitting a task starts a worker if none is idle
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def local_workers(count: int) -> Iterator[Executor]:
     Raises:
         WorkerDiedError: if a worker ends prematurely.
     """
-    context = multiprocessing.get_context("spawn")  # torch's threads don't survive a fork
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
     try:
@@ -185,7 +185,7 @@ def _execute(plan: Plan, store: Store, workers: Executor, fits: Path, progress: 
     for job in plan.jobs:
         if job.setup.fit is not None:
             waiting[job.setup.fit].append(job)
-    # The longest first, or one of them would run alone at the end.
+    # The longest first, since otherwise one of them would run alone at the end.
     for fit in sorted(waiting, key=lambda fit: -fit.codebook_size * fit.num_codebooks):
         tasks[workers.submit(run_fit, fit, fits)] = fit
     for job in plan.jobs:
@@ -195,7 +195,7 @@ def _execute(plan: Plan, store: Store, workers: Executor, fits: Path, progress: 
     with tqdm(total=len(plan.keys), unit="row", disable=not progress) as bar:
         while tasks:
             finished, _ = wait(tasks, return_when=FIRST_COMPLETED)
-            # What is there is stored before an error of another task ends the run.
+            # Finished rows are stored before the error of another task ends the run.
             for future in sorted(finished, key=lambda done: done.exception() is not None):
                 task, result = tasks.pop(future), future.result()
                 if isinstance(task, Job):
@@ -226,12 +226,12 @@ def run(
     continues a run that was interrupted in any way.
 
     Args:
-        plan: from `neuralcodec.sweep.plan.make`.
+        plan: result of `neuralcodec.sweep.plan.make`.
         out: the sweep's folder, made if it does not exist; a leading `~` is the home folder.
-        workers: processes; default one a core.
-        retry: make rows again that failed before.
-        progress: show a bar.
-        unable: what `lacking` said of the plan, where it was asked before.
+        workers: number of processes; default one per core.
+        retry: whether to make rows again that failed before.
+        progress: whether to show a progress bar.
+        unable: result of `lacking` for the plan; None to compute it.
 
     Raises:
         OSError: if a file cannot be written, for example because the disk is full; `StoreError` if

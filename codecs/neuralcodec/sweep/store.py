@@ -16,7 +16,7 @@ import pandas as pd
 from neuralcodec.sweep.plan import Key
 
 Row = dict[str, Any]
-"""One point on one clip: the columns of `results.csv` by name."""
+"""The columns of `results.csv` by name, for one point on one clip."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (

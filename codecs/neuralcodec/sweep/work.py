@@ -37,7 +37,7 @@ LAST_COLUMNS = "encode_rtf decode_rtf status reason settings point".split()
 
 
 def reason_of(error: BaseException) -> str:
-    """Return an error as one printable line; errors other than ValueError with their type."""
+    """Return the message of an error as one printable line, after its type unless ValueError."""
     text = printable(" ".join(str(error).split()))
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
 
@@ -65,7 +65,7 @@ def run_fit(fit: Fit, folder: Path) -> str | None:
             codebook_size=fit.codebook_size,
             seed=fit.seed,
         )
-    except Exception as error:  # a codec may raise anything; the sweep goes on and says so
+    except Exception as error:  # a codec may raise anything; the reason is recorded
         return reason_of(error)
     write_whole(path, save({"codebooks": fitted.rvq.codebooks}))
     return None
@@ -73,7 +73,7 @@ def run_fit(fit: Fit, folder: Path) -> str | None:
 
 @functools.lru_cache(maxsize=2)
 def _load(setup: Setup, folder: Path) -> Codec:
-    """Build a setup's codec; jobs of one setup come in a row, so few are kept."""
+    """Build the codec of a setup; jobs of one setup follow each other, so few are cached."""
     settings: dict[str, Any] = dict(setup.settings)
     if setup.fit is None:
         return load(setup.codec, **settings)
@@ -130,11 +130,14 @@ class _Encoded:
     wav: Tensor  # [1, C, T] at the codec's sample rate
     reference: Tensor  # [1, T] at the sweep's
     tokens: Tokens
-    seconds: float  # that the encode took
-    notes: tuple[str, ...]  # on how the clip was read
+    seconds: float  # time that the encode took
+    notes: tuple[str, ...]  # warnings from reading the clip
 
     def at(self, depth: int | None) -> tuple[Tokens, float]:
-        """Give the tokens of a depth, and the seconds that their encode took."""
+        """Return the tokens with `depth` codebooks, and the seconds that encoding took.
+
+        Nested codes are a prefix; otherwise the clip is encoded again.
+        """
         wanted = self.codec.check_depth(depth)
         if wanted == self.tokens.num_codebooks:
             return self.tokens, self.seconds
@@ -186,7 +189,7 @@ def _attempt(task: Callable[..., T], *arguments: Any) -> T | Row:
     """Run a part of a job; an exception becomes the last columns of a failed row."""
     try:
         return task(*arguments)
-    except Exception as error:  # a codec may raise anything; the sweep goes on and says so
+    except Exception as error:  # a codec may raise anything; the reason is recorded
         return {"status": "failed", "reason": reason_of(error)}
 
 
