@@ -97,7 +97,7 @@ class Toy(LatentCodec):
         if got != (self.sample_rate, self.frame_rates[:depth], self.codebook_sizes[:depth]):
             raise ValueError("foreign tokens")
         if tokens.clips is not None:
-            clips = [self.decode(clip) for clip in tokens]
+            clips = [Toy.decode(self, clip) for clip in tokens]
             return torch.cat([fit_length(clip, tokens.num_samples) for clip in clips])
         return self.decode_latents(self.values(tokens), tokens.num_samples)
 

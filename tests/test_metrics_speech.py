@@ -49,7 +49,7 @@ def test_pesq_of_a_signal_with_itself_is_the_top_of_the_mapping(speech: torch.Te
 
 def test_each_figure_is_that_of_its_package_for_reference_and_estimate() -> None:
     clip = next(clip for clip in clips("starter:test") if clip.kind == "speech")
-    speech = clip.read(RATE)[0][0, : 3 * RATE]
+    speech = clip.read(RATE)[0, : 3 * RATE]
     estimate = 0.5 * speech + 0.01 * _noise(speech)
     estimate[: RATE // 2] = 0
     low = resample(torch.stack([speech, estimate]), RATE, 8000).numpy()
