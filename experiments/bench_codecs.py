@@ -55,8 +55,9 @@ def calls(codec: Any, wav: Tensor) -> tuple[Any, Any]:
     if codec.num_codebooks:
         tokens = codec.encode(wav)
         return lambda: codec.encode(wav), lambda: codec.decode(tokens)
-    z = codec.encode_latents(wav)
-    return lambda: codec.encode_latents(wav), lambda: codec.decode_latents(z, wav.shape[-1])
+    analyse, synthesise = map(torch.no_grad(), (codec.encode_latents, codec.decode_latents))
+    z = analyse(wav)
+    return lambda: analyse(wav), lambda: synthesise(z, wav.shape[-1])
 
 
 def delay_ms(codec: Codec) -> float | None:

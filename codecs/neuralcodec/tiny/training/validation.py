@@ -60,7 +60,8 @@ def validate(
             if depth:
                 estimate = codec.decode(codec.encode(wav, depth))
             else:
-                estimate = codec.decode_latents(codec.encode_latents(wav), wav.shape[-1])
+                with torch.no_grad():
+                    estimate = codec.decode_latents(codec.encode_latents(wav), wav.shape[-1])
             scores.append(score(wav[0], estimate[0].cpu(), SAMPLE_RATE, [*METRICS], kind="speech"))
         row: dict[str, float] = {"num_codebooks": depth, "clips": len(wavs)}
         for name in METRICS:
