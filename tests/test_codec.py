@@ -70,3 +70,8 @@ def test_broken_install_is_not_blamed_on_an_extra(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setitem(REGISTRY, "some", entry)
         with pytest.raises(ModuleNotFoundError, match="No module named"):
             load("some")
+
+
+def test_a_setting_that_a_codec_needs_is_named() -> None:
+    with pytest.raises(ValueError, match="codec 'huggingface' needs the setting model"):
+        load("huggingface")

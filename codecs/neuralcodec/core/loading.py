@@ -92,10 +92,16 @@ def settings_of(name: str, *, needed: bool = False) -> list[str]:
 
 def check_settings(name: str, settings: Iterable[str]) -> None:
     """Raise ValueError, naming the nearest, if the codec `name` lacks one of the settings."""
-    allowed = [*settings_of(name), "device"]
-    for setting in settings:
+    given, allowed = set(settings), [*settings_of(name), "device"]
+    for setting in sorted(given):
         if setting not in allowed:
             raise unknown(f"setting of codec {name!r}:", setting, allowed)
+
+
+def _check_complete(name: str, settings: Iterable[str]) -> None:
+    missing = sorted(set(settings_of(name, needed=True)) - set(settings))
+    if missing:
+        raise ValueError(f"codec {name!r} needs the setting {', '.join(missing)}")
 
 
 @overload
@@ -134,6 +140,7 @@ def load(name: str, *, device: str | torch.device = "cpu", **settings: Any) -> C
         entry_of(plain)
         return _requantized_load()(plain, device=device, **settings)
     check_settings(name, settings)
+    _check_complete(name, settings)
     make: Any = find(name)
     try:
         codec: Codec = make(**entry_of(name).fixed, **settings)
