@@ -13,9 +13,8 @@ from torch import Tensor
 from neuralcodec import load
 from neuralcodec.check import LINES, run
 from neuralcodec.check.compare import Comparison, relative_error
-from neuralcodec.core.audio import check_wav, fit_length
+from neuralcodec.core.audio import check_tensor, check_wav, fit_length
 from neuralcodec.core.codec import Codec
-from neuralcodec.core.inputs import check_tensor
 from neuralcodec.core.latents import LatentCodec
 from neuralcodec.core.registry import REGISTRY, Entry, Facts
 from neuralcodec.core.tokens import Tokens

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 import neuralcodec
 from neuralcodec import bitstream
 from neuralcodec.bitstream import Origin
+from neuralcodec.cli import trust
 from neuralcodec.core import audio
 from neuralcodec.core.registry import REGISTRY, Entry
 from neuralcodec.core.tokens import Tokens
@@ -239,6 +241,16 @@ def test_other_weights_are_refused(cli: Cli, tone: Path, tmp_path: Path) -> None
     assert cli("decode", coded, decoded, "--force").status == 0
     assert cli("encode", tone, coded, *mine).status == 0
     assert bitstream.info(coded).header.digest != digest
+
+
+def test_an_old_file_without_a_digest_fits_any_codec(cli: Cli, tone: Path, tmp_path: Path) -> None:
+    """Also one that has no quantizer of ours to compare with."""
+    coded, codec = tmp_path / "a.nct", neuralcodec.load("mel")
+    assert cli("encode", tone, coded).status == 0
+    header = bitstream.info(coded).header
+    trust.check_digest(codec, replace(header, version=1, digest=""))
+    with pytest.raises(ValueError, match=f"encoded with weights {header.digest}, this codec has"):
+        trust.check_digest(codec, header)
 
 
 def test_a_codec_that_has_learned_nothing_has_no_digest(

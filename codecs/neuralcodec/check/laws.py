@@ -9,7 +9,7 @@ from torch import Tensor
 
 from neuralcodec.check.compare import Comparison, codes_apart, is_finite
 from neuralcodec.check.line import Finding, NotApplicable
-from neuralcodec.check.subject import Subject, arrays, clip_of
+from neuralcodec.check.subject import Subject, arrays
 from neuralcodec.core import chunks
 from neuralcodec.core.tokens import Tokens
 
@@ -35,7 +35,7 @@ def batch(subject: Subject) -> Finding:
     back = subject.decode(together, length)
     seen = Comparison()
     for index, wav in enumerate(wavs):
-        alone = clip_of(together, index)
+        alone = together[index] if isinstance(together, Tokens) else together[index : index + 1]
         seen.coded(arrays(alone), arrays(subject.encode(wav)))
         seen.audio(back[index : index + 1], subject.decode(alone, length))
     return seen.finding(f"{_BATCH} clips at once and one by one")

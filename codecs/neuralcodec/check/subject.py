@@ -1,8 +1,7 @@
 """A codec under test: one interface for codecs and latent codecs, and the audio of the checks."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -123,9 +122,9 @@ class Subject:
     def encode(self, wav: Tensor, num_codebooks: int | None = None) -> Coded:
         """Encode to tokens, or to latents where there are no codes."""
         if self.has_codes:
-            return on_cpu(self.codec.encode(wav, num_codebooks))
+            return self.codec.encode(wav, num_codebooks).to("cpu")
         with torch.no_grad():
-            return on_cpu(self.latents.encode_latents(wav))
+            return self.latents.encode_latents(wav).cpu()
 
     def decode(self, coded: Coded, length: int) -> Tensor:
         """Decode tokens, or latents to `length` samples."""
@@ -155,30 +154,6 @@ class Subject:
             raise NotApplicable("the codes are bytes of a packet, not frames of one rate")
 
 
-def on_cpu(coded: Coded) -> Coded:
-    """Return codes or latents on the CPU."""
-    if isinstance(coded, Tokens):
-        return with_codes(coded, Tensor.cpu)
-    return coded.cpu()
-
-
-def with_codes(tokens: Tokens, change: Callable[[Tensor], Tensor]) -> Tokens:
-    """Return tokens with `change` applied to their codes and to their side information."""
-    codes = tokens.codes
-    return replace(
-        tokens,
-        codes=change(codes) if isinstance(codes, Tensor) else tuple(map(change, codes)),
-        side={name: change(value) for name, value in tokens.side.items()},
-    )
-
-
 def arrays(coded: Coded) -> tuple[Tensor, ...]:
     """Return codes `[B, T_k]`, one tensor per codebook, or a tuple of the latents alone."""
     return coded.streams if isinstance(coded, Tokens) else (coded,)
-
-
-def clip_of(coded: Coded, index: int) -> Coded:
-    """Return one clip of a batch, as a batch of 1."""
-    if isinstance(coded, Tokens):
-        return with_codes(coded, lambda array: array[index : index + 1])
-    return coded[index : index + 1]

@@ -112,10 +112,12 @@ def _codebooks_digest(codec: "Codec") -> str:
 
 def check_digest(codec: "Codec", header: "Header") -> None:
     """Raise ValueError unless a codec has the weights with which a file was encoded."""
+    if not header.digest:  # of old files, also where a codec has no quantizer of ours
+        return
     is_old = header.version == 1
     what = "codebooks" if is_old else "weights"
     digest = _codebooks_digest(codec) if is_old else codec.digest[:16]
-    if header.digest not in ("", digest):
+    if header.digest != digest:
         raise ValueError(
             f"encoded with {what} {header.digest}, this codec has {digest or 'none'}: trained or "
             f"fitted on other audio, elsewhere, or by another version; --any-weights decodes anyway"

@@ -137,13 +137,19 @@ def info(path: str | Path) -> AudioInfo:
     return audio_file.header(_existing(path))
 
 
-def _check_tensor(wav: object, *, floating: bool = True) -> None:
-    """Raise ValueError unless `wav` is a tensor, of floats where its values count."""
-    if isinstance(wav, np.ndarray):
-        raise ValueError("wav must be a torch tensor, got a numpy array: torch.from_numpy(wav)")
-    if not isinstance(wav, Tensor):
-        raise ValueError(f"wav must be a torch tensor, got {type(wav).__name__}")
-    if floating and not wav.is_floating_point():
+def check_tensor(value: object, what: str, shape: str = "") -> None:
+    """Raise ValueError unless `value` is a tensor; an array is told how to become one."""
+    if isinstance(value, Tensor):
+        return
+    is_array = isinstance(value, np.ndarray)
+    kind = f"a numpy array: torch.from_numpy({what})" if is_array else type(value).__name__
+    raise ValueError(f"{what} must be a torch tensor{shape and f' {shape}'}, got {kind}")
+
+
+def _check_floats(wav: Tensor) -> None:
+    """Raise ValueError unless `wav` is a tensor of floats."""
+    check_tensor(wav, "wav")
+    if not wav.is_floating_point():
         raise ValueError(
             f"wav must be float in [-1, 1], got {wav.dtype}: integer samples are divided by their "
             f"full scale, int16 by 32768"
@@ -189,7 +195,7 @@ def write(path: str | Path, wav: Tensor, sample_rate: float, *, subtype: str = "
         OSError: if the file cannot be written.
     """
     path, sample_rate = expanded(path), _whole_rate(sample_rate)
-    _check_tensor(wav)
+    _check_floats(wav)
     if path.suffix.lower() not in {".flac", ".wav"}:
         raise ValueError(f"can write .flac and .wav, not {path.name!r}")
     if subtype not in _PCM_BITS and (subtype != "FLOAT" or path.suffix.lower() != ".wav"):
@@ -229,7 +235,7 @@ def resample(wav: Tensor, from_rate: float, to_rate: float) -> Tensor:
         ValueError: if a rate is not a positive whole number, or `wav` is no float tensor.
     """
     from_rate, to_rate = _whole_rate(from_rate), _whole_rate(to_rate)
-    _check_tensor(wav)
+    _check_floats(wav)
     if from_rate == to_rate:
         return wav
     length = math.ceil(Fraction(wav.shape[-1] * to_rate, from_rate))
@@ -271,7 +277,7 @@ def mix_down(wav: Tensor) -> Tensor:
         ValueError: if `wav` is no float tensor of channels, or if its channels cancel: the mean
             lies more than `max_mix_loss_db` below them, and they are no silence.
     """
-    _check_tensor(wav)
+    _check_floats(wav)
     if wav.ndim < 2:
         raise ValueError(f"wav must be [..., C, T] to mix its channels, got {list(wav.shape)}")
     if wav.shape[-2] == 1:
@@ -293,7 +299,7 @@ def mix_down(wav: Tensor) -> Tensor:
 
 def fit_length(wav: Tensor, length: int) -> Tensor:
     """Cut `[..., T]` at the end, or pad it with zeros there, to `length` samples."""
-    _check_tensor(wav, floating=False)
+    check_tensor(wav, "wav")
     if wav.shape[-1] >= length:
         return wav[..., :length]
     return torch.nn.functional.pad(wav, (0, length - wav.shape[-1]))
@@ -308,10 +314,10 @@ def check_wav(wav: Tensor, *, channels: int) -> None:
             check waits for the device once.
         channels: how many there must be.
     """
-    _check_tensor(wav, floating=False)
+    check_tensor(wav, "wav")
     if wav.ndim != 3 or wav.shape[1] != channels or 0 in wav.shape:
         raise ValueError(f"wav must be [B, {channels}, T] and not empty, got {list(wav.shape)}")
-    _check_tensor(wav)
+    _check_floats(wav)
     if wav.is_meta:
         return
     low, high = torch.aminmax(wav.detach())  # both are NaN if a sample is

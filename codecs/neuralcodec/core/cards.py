@@ -50,7 +50,8 @@ def codec_line(codec: "Codec") -> str:
     return f"{type(codec).__name__}({codec.name!r}: {', '.join(shown)})"
 
 
-def _table(caption: str, facts: dict[str, str]) -> str:
+def table(caption: str, facts: dict[str, str]) -> str:
+    """Return facts as an HTML table of two columns without scripts, styles or links."""
     rows = "".join(
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
         for name, value in facts.items()
@@ -60,4 +61,4 @@ def _table(caption: str, facts: dict[str, str]) -> str:
 
 def card(codec: "Codec") -> str:
     """Return an HTML table of `codec_facts`, as Jupyter shows it."""
-    return _table(codec.name, codec_facts(codec))
+    return table(codec.name, codec_facts(codec))

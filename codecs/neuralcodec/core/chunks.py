@@ -11,8 +11,8 @@ nearly a tie.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -123,25 +123,15 @@ def _per_frame(codec: Codec, frame_rate: float, sample_rate: int) -> int:
     return round(count)
 
 
-def _arrays(tokens: Tokens) -> tuple[Tensor, ...]:
-    """Return the codes as arrays whose last axis is time: one, or one per codebook."""
-    return (tokens.codes,) if isinstance(tokens.codes, Tensor) else tokens.codes
-
-
 def _units(codec: Codec, tokens: Tokens) -> list[int]:
-    """Count the codes that each of `_arrays` has in a frame of the codec."""
+    """Return the number of codes that each of `tokens.arrays` has per frame of the codec."""
     if tokens.side:
         raise ValueError(
             f"tokens with {', '.join(sorted(tokens.side))} beside the codes can't be chunked: "
             f"which part of it belongs to which chunk is not known"
         )
-    rates = tokens.frame_rates[: len(_arrays(tokens))]
+    rates = tokens.frame_rates[: len(tokens.arrays)]
     return [_per_frame(codec, rate, tokens.sample_rate) for rate in rates]
-
-
-def _with_codes(tokens: Tokens, arrays: Sequence[Tensor], num_samples: int) -> Tokens:
-    codes = arrays[0] if isinstance(tokens.codes, Tensor) else tuple(arrays)
-    return replace(tokens, codes=codes, num_samples=num_samples)
 
 
 def _checked(wav: _Joined, num_samples: int) -> Tensor:
@@ -179,13 +169,13 @@ def _encode_chunks(codec: Codec, wav: Tensor, size: int, num_codebooks: int | No
         tokens = codec.encode(wav[..., chunk.seen(hop)], num_codebooks)
         units = _units(codec, tokens)
         joined = joined or [_Joined(frames * unit) for unit in units]
-        for whole, array, unit in zip(joined, _arrays(tokens), units, strict=True):
+        for whole, array, unit in zip(joined, tokens.arrays, units, strict=True):
             whole.add(array[..., chunk.kept(unit)])
-    return _with_codes(tokens, [whole.get() for whole in joined], wav.shape[-1])
+    return tokens.with_codes([whole.get() for whole in joined], wav.shape[-1])
 
 
 def _decode_chunks(codec: Codec, tokens: Tokens, size: int) -> Tensor:
-    arrays, units = _arrays(tokens), _units(codec, tokens)
+    arrays, units = tokens.arrays, _units(codec, tokens)
     hop, wav = _sight(codec).hop, _Joined(tokens.num_samples)
     frames = min(map(_frames, (array.shape[-1] for array in arrays), units))
     if frames * hop < tokens.num_samples:
@@ -195,7 +185,7 @@ def _decode_chunks(codec: Codec, tokens: Tokens, size: int) -> Tensor:
     for chunk in _chunks(min(frames, _frames(tokens.num_samples, hop)), size, _sight(codec).decode):
         seen = [array[..., chunk.seen(unit)] for array, unit in zip(arrays, units, strict=True)]
         length = len(range(tokens.num_samples)[chunk.seen(hop)])
-        piece = codec.decode(_with_codes(tokens, seen, length))
+        piece = codec.decode(tokens.with_codes(seen, length))
         wav.add(piece[..., chunk.kept(hop)])
     return _checked(wav, tokens.num_samples)
 

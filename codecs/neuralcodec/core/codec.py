@@ -10,16 +10,19 @@ on both sides of its quantizer, those of `neuralcodec.core.latents.LatentCodec`.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from neuralcodec.core.audio import check_tensor, fit_length
 from neuralcodec.core.cards import card, codec_line
-from neuralcodec.core.inputs import as_clips, check_depth, check_tensor, equal_groups
+from neuralcodec.core.inputs import as_clips, check_depth, equal_groups
 from neuralcodec.core.module import AudioModule, tensors_of
 from neuralcodec.core.streaming import Layer, Stream
 from neuralcodec.core.tokens import Tokens
+
+R = TypeVar("R", bound=nn.Module)
 
 
 class Codec(AudioModule, ABC):
@@ -141,12 +144,12 @@ class Codec(AudioModule, ABC):
         self.check_tokens(tokens)
         if tokens.clips is None:
             return self._decode_batch(tokens)
-        device = tokens.streams[0].device
-        out = torch.zeros(len(tokens), self.channels, tokens.num_samples, device=device)
+        parts: dict[int, Tensor] = {}
         for group in equal_groups(tokens.clips):
             batch = Tokens.batch([tokens[position] for position in group])
-            out[group, :, : batch.num_samples] = self._decode_batch(batch).to(out.dtype)
-        return out
+            parts |= zip(group, torch.split(self._decode_batch(batch), 1), strict=True)
+        length = tokens.num_samples
+        return torch.cat([fit_length(parts[position], length) for position in range(len(tokens))])
 
     def tokens(self, codes: Tensor | tuple[Tensor, ...], num_samples: int | None = None) -> Tokens:
         """Return codes, such as a language model writes them, as tokens of this codec.
@@ -174,7 +177,7 @@ class Codec(AudioModule, ABC):
             frame_rates=self.frame_rates[:depth],
             codebook_sizes=self.codebook_sizes[:depth],
             sample_rate=self.sample_rate,
-            num_samples=0 if num_samples is None else num_samples,
+            num_samples=num_samples or 0,
         )
         if num_samples is None:
             spanned = int(tokens.padded_duration * self.sample_rate + 1e-6)
@@ -257,7 +260,7 @@ class Codec(AudioModule, ABC):
         return tokens.map_arrays(lambda each: each.to(wav.device, copy=True))
 
     def _decode_batch(self, tokens: Tokens) -> Tensor:
-        device = tokens.streams[0].device
+        device = tokens.device
         with torch.inference_mode(), self._computing():
             wav = self._decode(tokens.map_arrays(self._inward))
         if wav.shape[-1] < tokens.num_samples:
@@ -266,7 +269,7 @@ class Codec(AudioModule, ABC):
             )
         return wav[..., : tokens.num_samples].to(device, copy=True)
 
-    def _converted(self, convert: Callable[[Any], Any], network: Any) -> Any:
+    def _converted(self, convert: Callable[[Any], R], network: Any) -> R:
         """Return the quantizer that `convert` makes of a network of a package, made once.
 
         It is kept beside the modules, not among them: its codebooks are the network's, and a state

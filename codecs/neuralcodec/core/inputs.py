@@ -5,16 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from neuralcodec.core.audio import check_wav
-
-
-def check_tensor(value: object, what: str, shape: str) -> None:
-    """Raise TypeError-like ValueError unless `value` is a tensor; arrays are told how to be one."""
-    if isinstance(value, Tensor):
-        return
-    kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-    how = f"; write torch.from_numpy({what})" if kind == "numpy.ndarray" else ""
-    raise ValueError(f"{what} must be a torch.Tensor {shape}, got {kind}{how}")
+from neuralcodec.core.audio import check_tensor, check_wav
 
 
 def as_batch(wav: Tensor, channels: int) -> Tensor:
@@ -25,15 +16,9 @@ def as_batch(wav: Tensor, channels: int) -> Tensor:
             outside ±1 (see `check_wav`).
     """
     check_tensor(wav, "wav", f"[B, {channels}, T]")
-    batch = wav if wav.ndim > 2 else wav.reshape((1, -1, wav.shape[-1]) if wav.ndim else (1, 1, 1))
-    check_wav(batch if 0 < wav.ndim else wav, channels=channels)
+    batch = wav[(None,) * (3 - wav.ndim)] if wav.ndim in (1, 2) else wav
+    check_wav(batch, channels=channels)
     return batch
-
-
-def check_sequence(wav: object) -> None:
-    """Raise ValueError unless `wav` is a list or tuple; arrays are told how to be a tensor."""
-    if not isinstance(wav, list | tuple):
-        check_tensor(wav, "wav", "[B, C, T] or a list of them")
 
 
 def _as_lengths(lengths: Sequence[int] | Tensor, batch: Tensor) -> list[int]:
@@ -61,8 +46,7 @@ def as_clips(
         ValueError: as `as_batch`; if there is no clip, a clip of a sequence is a batch of several,
             or `lengths` does not fit the batch or stands beside a sequence.
     """
-    if not isinstance(wav, Tensor):
-        check_sequence(wav)
+    if isinstance(wav, list | tuple):
         if lengths is not None:
             raise ValueError("lengths belong to a padded batch [B, C, T]; a list has its own")
         if not wav:
@@ -72,6 +56,8 @@ def as_clips(
             sizes = [len(clip) for clip in clips]
             raise ValueError(f"clips of a list must be [C, T], got batches of {sizes} clips")
     else:
+        check_tensor(wav, "wav", "[B, C, T] or a list of them")
+        assert isinstance(wav, Tensor)
         batch = as_batch(wav, channels)
         if lengths is None:
             return batch

@@ -10,8 +10,7 @@ import torch
 from neuralcodec.core.codec import Codec
 from neuralcodec.core.latents import LatentCodec
 from neuralcodec.core.names import unknown
-from neuralcodec.core.plugins import CODECS, Plugin, installed
-from neuralcodec.core.registry import REGISTRY, RVQ_SUFFIX, LatentName, entry_of
+from neuralcodec.core.registry import REGISTRY, RVQ_SUFFIX, LatentName, entry_of, plugin_of
 
 _REQUANTIZED = "neuralcodec.latent.requantized"
 """Module whose `load` builds `NAME+rvq`. It is above this one, so it is named, not imported."""
@@ -23,20 +22,6 @@ def missing_package(name: str, package: str) -> ImportError:
     return ImportError(f"codec {name!r} needs {package!r}: pip install 'neuralcodec[{extra}]'")
 
 
-def _foreign(name: str) -> type[Codec]:
-    """Import the class of a codec of another distribution."""
-    entry = entry_of(name)
-    known = installed(CODECS).get(name)
-    plugin = known or Plugin(name, entry.module, entry.attribute)
-    found = plugin.load()
-    if not (isinstance(found, type) and issubclass(found, Codec)):
-        raise ImportError(
-            f"{name!r}{f' of package {plugin.package!r}' if plugin.package else ''} is no codec: "
-            f"{entry.module}:{entry.attribute} must be a subclass of neuralcodec.Codec"
-        )
-    return found
-
-
 def find(name: str) -> type[Codec]:
     """Import and return the class of the codec `name`, without building it.
 
@@ -45,9 +30,9 @@ def find(name: str) -> type[Codec]:
         ImportError: if a package that it needs is missing, with how to install it; or if a codec
             of another distribution can't be imported, with the name of that.
     """
-    entry = entry_of(name)
     if name not in REGISTRY:
-        return _foreign(name)
+        return plugin_of(name).load(Codec, "codec", "neuralcodec.Codec")  # type: ignore[no-any-return]  # a module's contents
+    entry = REGISTRY[name]
     try:
         module = importlib.import_module(entry.module)
     except ModuleNotFoundError as error:
@@ -145,9 +130,9 @@ def load(name: str, *, device: str | torch.device = "cpu", **settings: Any) -> C
     try:
         codec: Codec = make(**entry_of(name).fixed, **settings)
     except Exception as error:
-        package = None if name in REGISTRY else installed(CODECS).get(name)
-        if package is None:
+        whose = "" if name in REGISTRY else plugin_of(name).whose
+        if not whose:
             raise
         kind = ValueError if isinstance(error, ValueError) else RuntimeError
-        raise kind(f"codec {name!r} of package {package.package!r}: {error}") from error
+        raise kind(f"codec {name!r}{whose}: {error}") from error
     return codec.to(device)

@@ -30,14 +30,23 @@ class Plugin:
     attribute: str
     package: str = ""
 
-    def load(self) -> Any:
-        """Import and return it.
+    @property
+    def whose(self) -> str:
+        """The package after "of", for a message; "" where none is known."""
+        return f" of package {self.package!r}" if self.package else ""
+
+    def load(self, base: type, kind: str, public: str) -> Any:
+        """Import and return the class.
+
+        Args:
+            base: that it must derive from.
+            kind: what that makes of it, for a message, such as "codec".
+            public: the name of the base for users, such as "neuralcodec.Codec".
 
         Raises:
-            ImportError: if the module can't be imported or lacks the attribute; names both, and
-                the package whose entry point it is.
+            ImportError: if the module can't be imported or lacks the attribute, or this is no class
+                derived from the base; names both, and the package whose entry point it is.
         """
-        whose = f" of package {self.package!r}" if self.package else ""
         try:
             found: Any = importlib.import_module(self.module)
             for part in self.attribute.split("."):
@@ -45,23 +54,15 @@ class Plugin:
         except Exception as error:  # a foreign module may raise anything when it is imported
             said = " ".join(str(error).split())
             raise ImportError(
-                f"{self.name!r}{whose} can't be imported from {self.module}:{self.attribute}: "
+                f"{self.name!r}{self.whose} can't be imported from {self.module}:{self.attribute}: "
                 f"{type(error).__name__}: {said}"
             ) from error
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise ImportError(
+                f"{self.name!r}{self.whose} is no {kind}: {self.module}:{self.attribute} must be a "
+                f"subclass of {public}"
+            )
         return found
-
-
-def is_path(name: str) -> bool:
-    """Return whether a name has the form `module:attribute`."""
-    module, colon, attribute = name.partition(":")
-    parts = [*module.split("."), *attribute.split(".")]
-    return bool(colon) and all(part.isidentifier() for part in parts)
-
-
-def by_path(name: str) -> Plugin:
-    """Return what a name `module:attribute` stands for; see `is_path`."""
-    module, _, attribute = name.partition(":")
-    return Plugin(name, module, attribute)
 
 
 def _plugin(point: EntryPoint) -> Plugin:
@@ -79,3 +80,14 @@ def installed(group: str) -> dict[str, Plugin]:
     for point in entry_points(group=group):
         found.setdefault(point.name, _plugin(point))
     return found
+
+
+def find(group: str, name: str) -> Plugin | None:
+    """Return what a name stands for: an entry point of the group, or `module:attribute`.
+
+    None if it is neither.
+    """
+    module, colon, attribute = name.partition(":")
+    parts = [*module.split("."), *attribute.split(".")]
+    by_path = bool(colon) and all(part.isidentifier() for part in parts)
+    return installed(group).get(name) or (Plugin(name, module, attribute) if by_path else None)

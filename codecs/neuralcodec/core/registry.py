@@ -265,6 +265,18 @@ LatentName = Literal[
 """Names of latent codecs, from which a type checker infers what `load` returns."""
 
 
+def plugin_of(name: str) -> plugins.Plugin:
+    """Return the codec of another distribution: an installed entry point, or `module:Class`.
+
+    Raises:
+        ValueError: if there is no such codec; the message gives the nearest name.
+    """
+    plugin = plugins.find(plugins.CODECS, name)
+    if plugin is None:
+        raise unknown("codec", name, names())
+    return plugin
+
+
 def entry_of(name: str) -> Entry:
     """Return the entry of a codec: built in, an installed entry point, or `module:Class`.
 
@@ -273,11 +285,7 @@ def entry_of(name: str) -> Entry:
     """
     if name in REGISTRY:
         return REGISTRY[name]
-    plugin = plugins.installed(plugins.CODECS).get(name)
-    if plugin is None and plugins.is_path(name):
-        plugin = plugins.by_path(name)
-    if plugin is None:
-        raise unknown("codec", name, names())
+    plugin = plugin_of(name)
     return Entry(plugin.module, plugin.attribute, None, f"of {plugin.package or plugin.module}")
 
 

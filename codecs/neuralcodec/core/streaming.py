@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neuralcodec.core.audio import check_wav
-from neuralcodec.core.inputs import check_tensor
+from neuralcodec.core.audio import check_tensor, check_wav
 
 if TYPE_CHECKING:
     from neuralcodec.core.codec import Codec
@@ -267,7 +266,7 @@ class Stream:
     def _check(self, x: Tensor) -> None:
         channels = self._codec.channels
         if self._kind == "codes":
-            self._codec.check_depth(self._codec.tokens(x).num_codebooks)
+            self._codec.check_depth(self._codec.tokens(x, 0).num_codebooks)
             return
         check_tensor(x, "wav", f"[B, {channels}, T]")
         if x.ndim != 3 or x.shape[1] != channels or x.shape[-1] > 0:

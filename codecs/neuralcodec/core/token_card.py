@@ -1,9 +1,9 @@
 """Tokens in one line of text, and as a small HTML table for notebooks."""
 
 from collections.abc import Sequence
-from html import escape
 from itertools import groupby
 
+from neuralcodec.core.cards import table
 from neuralcodec.core.token_data import TokenData
 
 _RUNS = 4  # groups of like codebooks that one line shows
@@ -64,7 +64,4 @@ def html_table(tokens: TokenData) -> str:
     if tokens.side:
         sides = (f"{name} {[*value.shape]}" for name, value in sorted(tokens.side.items()))
         rows["side"] = f"{', '.join(sides)}: {tokens.side_bits:g} bits per clip"
-    body = "".join(
-        f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in rows.items()
-    )
-    return f"<table><caption>Tokens</caption>{body}</table>"
+    return table("Tokens", rows)

@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from neuralcodec import __version__
-from neuralcodec.core.audio import mix_down
 from neuralcodec.core.digests import digest_of, joined
 from neuralcodec.core.files import cache_folder, write_whole
 from neuralcodec.core.inputs import check_beam
@@ -135,8 +134,7 @@ def fit(
         ValueError: if the audio gives fewer latents than `codebook_size`, or a size is below 1.
     """
     rvq = ResidualVectorQuantizer(codec.dim, num_codebooks, codebook_size)
-    wavs = [clip.read(codec.sample_rate) for clip in audio]
-    wavs = [mix_down(wav).expand(codec.channels, -1) for wav in wavs]
+    wavs = [clip.read(codec.sample_rate).expand(codec.channels, -1) for clip in audio]
     return Requantized(
         codec, rvq.fit(fitting_latents(codec, wavs, LATENTS_PER_ENTRY * codebook_size), seed=seed)
     )

@@ -1,18 +1,17 @@
-"""Metrics of other distributions: a base class to fill in, and how they are found by name.
+"""Metrics of other distributions: a base class to fill in, and how they are built.
 
 A class derived from `CustomMetric` is a metric wherever one is named, as `module:Class` or under
 the name of an entry point of the group `neuralcodec.metrics`.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
 
 from torch import Tensor
 
 from neuralcodec.core.audio import KINDS, resample
-from neuralcodec.core.plugins import METRICS, Plugin, by_path, installed, is_path
+from neuralcodec.core.plugins import Plugin
 from neuralcodec.metrics.signals import Signal, check_pair
 
 
@@ -61,45 +60,16 @@ class CustomMetric(ABC):
         return float(self.score(one, other, rate))
 
 
-@dataclass(frozen=True)
-class Foreign:
-    """A metric of another distribution, built.
-
-    Attributes:
-        plugin: where it comes from.
-        metric: the instance.
-    """
-
-    plugin: Plugin
-    metric: CustomMetric
-
-
-def names() -> list[str]:
-    """Return the names of the metrics that installed packages add."""
-    return list(installed(METRICS))
-
-
-def is_custom(name: str) -> bool:
-    """Return whether a name is that of an installed package's metric, or `module:Class`."""
-    return name in installed(METRICS) or is_path(name)
-
-
-def build(name: str) -> Foreign:
-    """Import and build the metric of such a name.
+def build(plugin: Plugin) -> CustomMetric:
+    """Import and build a metric of another distribution.
 
     Raises:
         ImportError: if it can't be imported or built or is no `CustomMetric`; names the package.
     """
-    plugin = installed(METRICS).get(name) or by_path(name)
-    whose = f" of package {plugin.package!r}" if plugin.package else ""
-    made = plugin.load()
-    if not (isinstance(made, type) and issubclass(made, CustomMetric)):
-        raise ImportError(
-            f"{name!r}{whose} is no metric: {plugin.module}:{plugin.attribute} must be a subclass "
-            f"of neuralcodec.metrics.CustomMetric"
-        )
+    make = plugin.load(CustomMetric, "metric", "neuralcodec.metrics.CustomMetric")
     try:
-        return Foreign(plugin, made())
+        metric: CustomMetric = make()
     except Exception as error:  # a foreign class may raise anything
         said = f"{type(error).__name__}: {error}"
-        raise ImportError(f"metric {name!r}{whose} can't be built: {said}") from error
+        raise ImportError(f"metric {plugin.name!r}{plugin.whose} can't be built: {said}") from error
+    return metric

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TypeAlias
 
+from neuralcodec.core import plugins
 from neuralcodec.core.audio import KINDS
 from neuralcodec.core.names import unknown
 from neuralcodec.metrics import custom
@@ -187,11 +188,10 @@ DEFAULT: tuple[str, ...] = tuple(metric.name for metric in _ALL if metric.extra 
 
 
 @functools.cache
-def _custom(name: str) -> Metric:
-    found = custom.build(name)
-    metric, plugin = found.metric, found.plugin
+def _custom(plugin: plugins.Plugin) -> Metric:
+    metric = custom.build(plugin)
     return CustomEntry(
-        name=name,
+        name=plugin.name,
         module=plugin.module,
         function=plugin.attribute,
         extra=None,
@@ -201,7 +201,7 @@ def _custom(name: str) -> Metric:
         higher_is_better=metric.higher_is_better,
         kinds=frozenset(metric.kinds),
         unit=metric.unit,
-        label=metric.label or name,
+        label=metric.label or plugin.name,
         summary=metric.summary or f"of {plugin.package or plugin.module}",
         metric=metric,
         package=plugin.package,
@@ -210,7 +210,7 @@ def _custom(name: str) -> Metric:
 
 def is_metric(name: str) -> bool:
     """Return whether a name is that of a metric: built in, of a package, or `module:Class`."""
-    return name in METRICS or custom.is_custom(name)
+    return name in METRICS or plugins.find(plugins.METRICS, name) is not None
 
 
 def find(name: str) -> Metric:
@@ -222,9 +222,10 @@ def find(name: str) -> Metric:
     """
     if name in METRICS:
         return METRICS[name]
-    if custom.is_custom(name):
-        return _custom(name)
-    raise unknown("metric", name, [*METRICS, *custom.names()])
+    plugin = plugins.find(plugins.METRICS, name)
+    if plugin is None:
+        raise unknown("metric", name, [*METRICS, *plugins.installed(plugins.METRICS)])
+    return _custom(plugin)
 
 
 def table() -> str:
@@ -234,7 +235,7 @@ def table() -> str:
     'pesq_wb           16 kHz  1..4.65    higher  speech  wideband speech quality (ITU-T P.862.2)'
     """
     rows = [("metric", "rate", "range", "better", "kinds", "what")]
-    for metric in (*_ALL, *map(find, custom.names())):
+    for metric in (*_ALL, *map(find, plugins.installed(plugins.METRICS))):
         rate = "any" if metric.rate is None else f"{metric.rate / 1000:g} kHz"
         better = "higher" if metric.higher_is_better else "lower"
         kinds = "any" if metric.kinds == _ANY else ", ".join(sorted(metric.kinds))

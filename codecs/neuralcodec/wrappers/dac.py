@@ -210,10 +210,7 @@ class Dac(LatentCodec):
     @property
     def rvq(self) -> ResidualVectorQuantizer:
         """The codebooks as a `ResidualVectorQuantizer`."""
-        held: ResidualVectorQuantizer = self._converted(
-            ResidualVectorQuantizer.from_dac, self.network
-        )
-        return held
+        return self._converted(ResidualVectorQuantizer.from_dac, self.network)
 
     def _analyse(self, wav: Tensor) -> Tensor:
         z: Tensor = self.network.encoder(self.network.preprocess(wav, self.sample_rate))

@@ -43,10 +43,7 @@ class _Encodec(Codec):
     @property
     def rvq(self) -> ResidualVectorQuantizer:
         """The codebooks as a `ResidualVectorQuantizer`."""
-        held: ResidualVectorQuantizer = self._converted(
-            ResidualVectorQuantizer.from_encodec, self.network
-        )
-        return held
+        return self._converted(ResidualVectorQuantizer.from_encodec, self.network)
 
     @property
     def _hop(self) -> int:

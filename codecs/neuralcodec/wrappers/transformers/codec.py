@@ -85,10 +85,7 @@ class TransformersCodec(LatentCodec):
     @property
     def rvq(self) -> ResidualVectorQuantizer | SplitResidualVectorQuantizer:
         """The codebooks as a quantizer of `neuralcodec.quantize`."""
-        held: ResidualVectorQuantizer = self._converted(
-            ResidualVectorQuantizer.from_huggingface, self.network
-        )
-        return held
+        return self._converted(ResidualVectorQuantizer.from_huggingface, self.network)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         moved = super()._apply(fn, recurse)

@@ -84,7 +84,23 @@ class Stages(ABC):
         """Return wav `[B, C, frames * hop_length]`, aligned with the analysed audio."""
 
 
-class Encodec(Stages):
+class _ByBitrate(Stages):
+    """A model whose quantizer takes a bitrate for a depth, and puts the codebooks first."""
+
+    _kbps: float  # of one codebook; the package rounds the number of codebooks down
+
+    def quantize(self, z: Tensor, depth: int) -> Tensor:
+        """See `Stages`."""
+        codes: Tensor = self.network.quantizer.encode(z, (depth + 0.5) * self._kbps)
+        return codes.transpose(0, 1)
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """See `Stages`."""
+        z: Tensor = self.network.quantizer.decode(codes.transpose(0, 1))
+        return z
+
+
+class Encodec(_ByBitrate):
     """EnCodec at 24 kHz and models like it."""
 
     def __init__(self, network: Any) -> None:
@@ -98,7 +114,6 @@ class Encodec(Stages):
         self.channels = config.audio_channels
         # A group norm over time depends on the whole clip.
         self.is_causal = config.use_causal_conv and config.norm_type == "weight_norm"
-        # The package takes a bitrate and rounds the number of codebooks down.
         self._kbps = math.log2(config.codebook_size) * network.quantizer.frame_rate / 1000
 
     def _count(self) -> int:
@@ -107,16 +122,6 @@ class Encodec(Stages):
     def analyse(self, wav: Tensor) -> Tensor:
         """See `Stages`."""
         z: Tensor = self.network.encoder(wav)
-        return z
-
-    def quantize(self, z: Tensor, depth: int) -> Tensor:
-        """See `Stages`."""
-        codes: Tensor = self.network.quantizer.encode(z, (depth + 0.5) * self._kbps)
-        return codes.transpose(0, 1)
-
-    def dequantize(self, codes: Tensor) -> Tensor:
-        """See `Stages`."""
-        z: Tensor = self.network.quantizer.decode(codes.transpose(0, 1))
         return z
 
     def synthesise(self, z: Tensor) -> Tensor:
@@ -253,12 +258,12 @@ class Mimi(Stages):
         return wav
 
 
-class XCodec(Stages):
+class XCodec(_ByBitrate):
     """X-Codec: DAC and HuBERT in parallel."""
 
     def __init__(self, network: Any) -> None:
         super().__init__(network)
-        self._kbps = network.quantizer.get_bandwidth_per_quantizer()  # as for EnCodec
+        self._kbps = network.quantizer.get_bandwidth_per_quantizer()
 
     def _rates(self) -> tuple[int, int]:
         return self.network.config.sample_rate, self.network.config.hop_length
@@ -274,16 +279,6 @@ class XCodec(Stages):
             acoustic = network.acoustic_encoder(nn.functional.pad(wav, (network.pad, network.pad)))
         both = torch.cat([acoustic, semantic], dim=1)
         z: Tensor = network.fc(both.transpose(1, 2)).transpose(1, 2)
-        return z
-
-    def quantize(self, z: Tensor, depth: int) -> Tensor:
-        """See `Stages`."""
-        codes: Tensor = self.network.quantizer.encode(z, (depth + 0.5) * self._kbps)
-        return codes.transpose(0, 1)
-
-    def dequantize(self, codes: Tensor) -> Tensor:
-        """See `Stages`."""
-        z: Tensor = self.network.quantizer.decode(codes.transpose(0, 1))
         return z
 
     def synthesise(self, z: Tensor) -> Tensor:
