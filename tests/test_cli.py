@@ -48,6 +48,8 @@ def test_list_has_every_codec(cli: Cli) -> None:
     assert mdct.split() == ["mdct", "16", "50", "any", "any", "any", "yes"]
     (dac,) = [line for line in lines if line.startswith("dac_44khz ")]
     assert dac.split()[1:] == ["44.1", "86.13", "1..9", "1024", "0.861..7.752", "no"]
+    (vocos,) = [line for line in lines if line.startswith("vocos_encodec_24khz ")]
+    assert "  2 4 8 16  " in vocos  # not all numbers between them
     assert max(map(len, lines)) <= 80
     rows = pd.read_csv(io.StringIO(cli("list", "--csv").out)).set_index("codec")
     assert list(rows.index) == list(REGISTRY)

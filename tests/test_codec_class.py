@@ -221,7 +221,7 @@ def test_codes_come_back_on_the_callers_device(name: str) -> None:
         assert apart <= 0.02 * sum(stream.numel() for stream in near.streams)
 
 
-@pytest.mark.parametrize("name", ["opus", "mp3", "aac", "lyra_v2"])
+@pytest.mark.parametrize("name", ["pcm", "opus", "mp3", "aac", "lyra_v2"])
 def test_what_runs_on_the_cpu_alone_says_so(name: str) -> None:
     codec = built(name)
     assert codec.to("cpu") is codec
@@ -238,6 +238,14 @@ def test_device_is_a_setting_of_load() -> None:
     assert load("opus", device="cpu").device.type == "cpu"
     with pytest.raises(ValueError, match="opus runs on cpu only, not on meta"):
         load("opus", device="meta")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", torch.device("xpu")])
+def test_a_device_that_is_not_there_is_named(device: str | torch.device) -> None:
+    with pytest.raises(ValueError, match=f"device '{device}' can't be used here: "):
+        load("tiny_50hz", device=device)
+    with pytest.raises(ValueError, match=f"device '{device}' can't be used here: "):
+        built("mdct").to(device=device)
 
 
 def test_clips_of_different_lengths_are_coded_as_each_alone(codec: Codec) -> None:

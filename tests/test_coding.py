@@ -261,13 +261,29 @@ def test_info(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_info_of_damage_and_of_other_files(cli: Cli, speech: Path, tmp_path: Path) -> None:
-    assert "speech.wav: it is not a neuralcodec file" in error_line(cli("info", speech))
+    assert "speech.wav: it is not a file of tokens" in error_line(cli("info", speech))
     assert cli("encode", speech, tmp_path / "a.nct", "--codec", "pcm").status == 0
     whole = (tmp_path / "a.nct").read_bytes()
     (tmp_path / "a.nct").write_bytes(whole[:-1])
     assert "bytes, too short for its header" in error_line(cli("info", tmp_path / "a.nct"))
     assert "within block 2 of 2" in error_line(cli("decode", tmp_path / "a.nct", "-"))
-    assert "No such file" in error_line(cli("info", tmp_path / "b.nct"))
+    missing = tmp_path / "b.nct"
+    assert error_line(cli("info", missing)) == f"{missing}: No such file or directory"
+
+
+def test_the_wrong_command_for_a_file_names_the_right_one(
+    cli: Cli, speech: Path, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "a.nc"
+    assert cli("encode", speech, tokens).status == 0
+    again = cli("encode", tokens, tmp_path / "b.nc")
+    assert "a.nc is a file of tokens; `neuralcodec decode`" in error_line(again)
+    for command in (("decode", speech, tmp_path / "b.wav"), ("info", speech)):
+        assert "not a file of tokens: it begins with b'RIFF'" in error_line(cli(*command))
+        assert "`neuralcodec encode` makes one" in error_line(cli(*command))
+    folder = cli("encode", tmp_path, tmp_path / "b.nc")
+    assert f"{tmp_path} is a folder, not an audio file" in error_line(folder)
+    assert not (tmp_path / "b.nc").exists()
 
 
 # what is refused

@@ -2,7 +2,7 @@
 
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from neuralcodec.quantize import ResidualVectorQuantizer
+from neuralcodec.quantize import ResidualVectorQuantizer, SplitResidualVectorQuantizer
 from neuralcodec.quantize.kmeans import kmeans, nearest
+from neuralcodec.quantize.lookup import Books, beam_search, search
+from neuralcodec.quantize.statistics import histogram
 
 
 def excess(z: Tensor, codebooks: Tensor, codes: Tensor) -> Tensor:
@@ -254,6 +256,65 @@ def test_state_dict_round_trip(latents: Tensor, tmp_path: Path) -> None:
     assert not torch.equal(other.codebooks, rvq.codebooks)
     other.load_state_dict(torch.load(tmp_path / "rvq.pt", weights_only=True))
     assert torch.equal(other.encode(latents), rvq.encode(latents))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_arrays_and_lists_are_told_to_become_tensors(latents: Tensor, grouped: bool) -> None:
+    rvq: Any = ResidualVectorQuantizer(6, 3, 16).fit(latents)
+    if grouped:
+        rvq = SplitResidualVectorQuantizer([rvq])
+    codes = rvq.encode(latents)
+    books = Books.of(torch.zeros(1, 4, 6))
+    for call in (
+        rvq,
+        rvq.fit,
+        rvq.encode,
+        lambda z: search(z, books),
+        lambda z: beam_search(z, books, width=2, lengths=[1]),
+        lambda z: Books.of(z),
+    ):
+        with pytest.raises(ValueError, match=r"must be a torch tensor, got a numpy array: torch"):
+            call(latents.numpy())
+    for call in (rvq, rvq.encode):
+        with pytest.raises(ValueError, match=r"z \[B, 6, T\] must be a torch tensor, got list"):
+            call(latents.tolist())
+    for call in (rvq.decode, lambda codes: histogram([codes], [16] * 3)):
+        with pytest.raises(ValueError, match=r"numpy array: torch\.from_numpy\(codes\)"):
+            call(codes.numpy())
+        with pytest.raises(ValueError, match=r"codes must be int64 \[B, K, T\], got torch.int32"):
+            call(codes.int())
+
+
+@pytest.mark.parametrize("number", [2.0, True, "2", None])
+def test_counts_are_whole_numbers(latents: Tensor, number: Any) -> None:
+    rvq: Any = ResidualVectorQuantizer(6, 3, 16).fit(latents)
+    books = Books.of(torch.zeros(3, 4, 6))
+    found = f"a whole number, got {number!r}"
+    if number is not None:  # which means all
+        with pytest.raises(ValueError, match=f"num_codebooks must be 1..3, {found}"):
+            rvq.encode(latents, number)
+        with pytest.raises(ValueError, match=f"num_codebooks must be 1..3, {found}"):
+            rvq(latents, number)
+        with pytest.raises(ValueError, match=f"refinements must be at least 0, {found}"):
+            rvq.fit(latents, refinements=number)
+    for name in ("dim", "num_codebooks", "codebook_size"):
+        sizes: Any = {"dim": 6, "num_codebooks": 3, "codebook_size": 16, name: number}
+        with pytest.raises(ValueError, match=rf"{name} must be "):
+            ResidualVectorQuantizer(**sizes)
+    for name in ("iterations", "beam_width"):
+        with pytest.raises(ValueError, match=f"{name} must be at least 1, {found}"):
+            rvq.fit(latents, **{name: number})
+    with pytest.raises(ValueError, match=f"beam_width must be at least 1, {found}"):
+        rvq.encode(latents, beam_width=number)
+    with pytest.raises(ValueError, match=f"beam_width must be at least 1, {found}"):
+        beam_search(latents.mT, books, width=number, lengths=[1])
+    with pytest.raises(ValueError, match=r"prefix_lengths must be numbers in 1..3, got"):
+        rvq.encode(latents, prefix_lengths=[number])
+
+
+def test_numpy_counts_are_counts(latents: Tensor) -> None:
+    rvq = ResidualVectorQuantizer(np.int64(6), np.int32(3), np.int64(16)).fit(latents)  # type: ignore[arg-type]
+    assert torch.equal(rvq.encode(latents, np.int64(2)), rvq.encode(latents, 2))  # type: ignore[call-overload]
 
 
 def test_bad_input_names_value_and_limit(latents: Tensor) -> None:

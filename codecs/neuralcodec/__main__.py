@@ -43,12 +43,19 @@ def _options(
     pass
 
 
+def _reason(error: Exception) -> str:
+    """Return what an error says; of one that Python raises for a file, without its number."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 def main() -> None:
     """Run the command line; an error that the user can fix is one line, with exit status 1."""
     try:
         app()
     except (ValueError, ImportError, OSError) as error:
-        typer.echo(f"neuralcodec: {error}", err=True)
+        typer.echo(f"neuralcodec: {_reason(error)}", err=True)
         sys.exit(1)
 
 

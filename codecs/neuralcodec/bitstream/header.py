@@ -382,7 +382,10 @@ def read_header(stream: BinaryIO) -> tuple[Header, int, int]:
     """
     prefix = stream.read(_PREFIX)
     if not prefix.startswith(MAGIC):
-        raise BitstreamError(f"it is not a neuralcodec file: it begins with {prefix[:4]!r}")
+        raise BitstreamError(
+            f"it is not a file of tokens: it begins with {prefix[:4]!r}; "
+            "`neuralcodec encode` makes one from audio"
+        )
     if len(prefix) < _PREFIX:
         raise Ended("the file ends within the header")
     version = prefix[len(MAGIC)]

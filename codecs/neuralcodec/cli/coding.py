@@ -87,9 +87,12 @@ def _say(message: str, target: Path | None) -> None:
 
 
 def _read_audio(source: str) -> "tuple[Tensor, int]":
+    from neuralcodec.bitstream import is_recording
     from neuralcodec.core import audio
 
     if source != _STANDARD:
+        if Path(source).is_file() and is_recording(source):
+            raise ValueError(f"{source} is a file of tokens; `neuralcodec decode` makes it audio")
         return audio.read(source)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stdin"

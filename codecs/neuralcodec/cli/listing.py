@@ -19,6 +19,9 @@ _SHORT = {
     "runs": "runs",
 }
 
+_LONGEST = 10
+"""Characters of the longest list that is shown whole."""
+
 
 def _cells(codecs: "pd.DataFrame", columns: list[str]) -> list[list[str]]:
     shown = codecs.assign(
@@ -38,9 +41,10 @@ def _text(value: object) -> str:
 
 
 def _shortened(text: str) -> str:
-    """Return a list of more than two numbers as the first and the last one."""
+    """Return a long list of numbers as its first and its last one."""
     parts = text.split(" ")
-    return f"{parts[0]}..{parts[-1]}" if len(parts) > 2 else text
+    long = len(parts) > 2 and len(text) > _LONGEST
+    return f"{parts[0]}..{parts[-1]}" if long else text
 
 
 def list_codecs(

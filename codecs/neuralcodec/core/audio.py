@@ -82,6 +82,8 @@ def _existing(path: str | Path) -> Path:
     path = expanded(path)
     if path.is_symlink() and not path.exists():
         raise FileNotFoundError(f"{path} is a link to a file that does not exist")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not an audio file")
     if not path.is_file():
         raise FileNotFoundError(f"no audio file at {path}")
     with path.open("rb"):  # an OSError of Python's own names the file and the reason

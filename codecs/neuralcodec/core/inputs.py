@@ -127,16 +127,29 @@ def check_latents(z: Tensor, dim: int) -> None:
         )
 
 
-def check_device(name: str, device_types: Sequence[str], device: torch.device | str) -> None:
-    """Raise ValueError unless a codec runs on devices of this type; none given means any."""
-    kind = torch.device(device).type
-    if device_types and kind not in device_types:
-        raise ValueError(f"{name} runs on {' and '.join(device_types)} only, not on {device}")
+def check_device(name: str, device_types: Sequence[str], device: str | int | torch.device) -> None:
+    """Raise ValueError unless a codec can compute on a device.
+
+    Args:
+        name: of the codec.
+        device_types: types of devices on which it runs; empty for any.
+        device: a device or its name; torch must have it here.
+    """
+    try:
+        kind = torch.device(device).type
+        if device_types and kind not in device_types:
+            raise ValueError(f"{name} runs on {' and '.join(device_types)} only, not on {device}")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # by type of device
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device {str(device)!r} can't be used here: {reason}") from error
 
 
-def device_of(arguments: tuple[object, ...], keywords: Mapping[str, object]) -> torch.device | None:
+def device_of(
+    arguments: tuple[object, ...], keywords: Mapping[str, object]
+) -> str | int | torch.device | None:
     """Return the device among the arguments of `nn.Module.to`, None if there is none."""
     given = keywords.get("device", arguments[0] if arguments else None)
     if isinstance(given, Tensor):
         return given.device
-    return torch.device(given) if isinstance(given, str | int | torch.device) else None
+    return given if isinstance(given, str | int | torch.device) else None

@@ -112,7 +112,7 @@ def load(name: str, *, device: str | torch.device = "cpu", **settings: Any) -> C
 
     Raises:
         ValueError: if there is no such codec or setting, or a value is out of its range, or the
-            codec does not run on the device.
+            codec does not run on the device, or torch can't use that here.
         ImportError: if a package that it needs is missing, with how to install it; or if a codec
             of another distribution fails, with the name of that.
         WeightsMissing: if its weights are nowhere to be found, with what to do.

@@ -53,7 +53,7 @@ class AudioModule(nn.Module, ABC):
         """Move as `nn.Module.to` does.
 
         Raises:
-            ValueError: if it does not run on that type of device.
+            ValueError: if it does not run on that type of device, or torch can't use it here.
         """
         device = device_of(args, kwargs)
         if device is not None:

@@ -5,7 +5,10 @@ from collections.abc import Iterable
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
-    """Make the error for an unknown `name`, naming the nearest known one and all that are allowed.
+    """Make the error for an unknown `name`, naming the nearest known ones and all that are allowed.
+
+    Nearest are those that begin with the name, as "encodec_24khz" does with "EnCodec", or else the
+    one with the most similar spelling.
 
     Args:
         what: what the name stands for, in singular: "codec", "metric", "setting".
@@ -17,10 +20,14 @@ def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
 
     >>> str(unknown("codec", "opsu", ["opus", "mp3"]))
     "unknown codec 'opsu'; did you mean 'opus'? Known: mp3, opus"
+    >>> str(unknown("codec", "dac", ["aac", "dac_16khz", "dac_24khz"]))
+    "unknown codec 'dac'; did you mean 'dac_16khz' or 'dac_24khz'? Known: aac, dac_16khz, dac_24khz"
     """
     options = sorted(known)
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    hint = f" did you mean {near[0]!r}?" if near else ""
+    typed = name.lower().replace("-", "_")
+    near = [each for each in options if typed and each.lower().startswith(typed)]
+    near = near or difflib.get_close_matches(typed, options, n=1, cutoff=0.5)
+    hint = f" did you mean {' or '.join(map(repr, near))}?" if near else ""
     return ValueError(f"unknown {what} {name!r};{hint} Known: {', '.join(options) or 'none'}")
 
 

@@ -7,13 +7,14 @@ networks.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
+from tqdm import tqdm
 
 from neuralcodec import __version__
 from neuralcodec.core.digests import digest_of, joined
@@ -25,7 +26,7 @@ from neuralcodec.core.loading import load as load_codec
 from neuralcodec.core.registry import RVQ_SUFFIX
 from neuralcodec.data import Clip, clips
 from neuralcodec.latent.retimed import retime
-from neuralcodec.quantize import ResidualVectorQuantizer
+from neuralcodec.quantize import Progress, ResidualVectorQuantizer
 
 LATENTS_PER_ENTRY = 16
 """Number of latents per codebook entry on which a quantizer is fitted, if there is the audio."""
@@ -120,6 +121,7 @@ def fit(
     num_codebooks: int,
     codebook_size: int,
     seed: int = 0,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Requantized:
     """Fit a quantizer to the latents of some audio and return the codec with it.
 
@@ -129,15 +131,15 @@ def fit(
         num_codebooks: K.
         codebook_size: V, entries of each codebook.
         seed: seed of the k-means initialisation.
+        progress: called after each step of the fit; see `ResidualVectorQuantizer.fit`.
 
     Raises:
         ValueError: if the audio gives fewer latents than `codebook_size`, or a size is below 1.
     """
     rvq = ResidualVectorQuantizer(codec.dim, num_codebooks, codebook_size)
     wavs = [clip.read(codec.sample_rate).expand(codec.channels, -1) for clip in audio]
-    return Requantized(
-        codec, rvq.fit(fitting_latents(codec, wavs, LATENTS_PER_ENTRY * codebook_size), seed=seed)
-    )
+    z = fitting_latents(codec, wavs, LATENTS_PER_ENTRY * codebook_size)
+    return Requantized(codec, rvq.fit(z, seed=seed, progress=progress))
 
 
 def latent_codec(
@@ -184,7 +186,8 @@ def load(
     """Build the latent codec `name` with a fitted quantizer, read from the cache if it is there.
 
     Fitted codebooks are cached under a hash of all that determines them: the codec's settings and
-    weights, the content of the audio, the arguments of this function and the version.
+    weights, the content of the audio, the arguments of this function and the version. The first
+    call takes from seconds to minutes, and shows a progress bar if it runs on a terminal.
 
     Args:
         name: name of a latent codec, without "+rvq".
@@ -209,7 +212,20 @@ def load(
     if path.exists():
         codebooks = load_file(path)["codebooks"]
         return Requantized(codec, ResidualVectorQuantizer.from_codebooks(codebooks), beam_width)
-    fitted = fit(codec, found, num_codebooks=num_codebooks, codebook_size=codebook_size, seed=seed)
+    with tqdm(desc=f"fitting {codec.name}{RVQ_SUFFIX}", unit="step", disable=None) as bar:
+
+        def show(done: Progress) -> None:
+            bar.total = done.steps
+            bar.update()
+
+        fitted = fit(
+            codec,
+            found,
+            num_codebooks=num_codebooks,
+            codebook_size=codebook_size,
+            seed=seed,
+            progress=show,
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, save({"codebooks": fitted.rvq.codebooks}))
     return Requantized(codec, fitted.rvq, beam_width)

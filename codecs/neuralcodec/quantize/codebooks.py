@@ -4,7 +4,7 @@ The base class of the residual quantizer holds the state, the initialisation, th
 usage statistics of its codebooks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 
 from neuralcodec.quantize import card, distributed, encoding, statistics
 from neuralcodec.quantize.fitting import Report, fit_beams, fit_projected
+from neuralcodec.quantize.inputs import check_number
 from neuralcodec.quantize.lookup import Books, Metric
 from neuralcodec.quantize.lookup.books import check_squares
 from neuralcodec.quantize.projection import Projection, decode_tables
@@ -65,20 +66,13 @@ class Codebooks(nn.Module):
         frame_rate: float | None = None,
         training: Training = DEFAULTS,
     ) -> None:
-        sizes = (
-            (codebook_size,) * max(num_codebooks, 1)
-            if isinstance(codebook_size, int)
-            else tuple(codebook_size)
-        )
-        inner = dim if codebook_dim is None else codebook_dim
-        for name, value in (
-            ("dim", dim),
-            ("num_codebooks", num_codebooks),
-            ("codebook_size", min(sizes, default=0)),
-            ("codebook_dim", inner),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        dim = check_number("dim", dim, 1)
+        num_codebooks = check_number("num_codebooks", num_codebooks, 1)
+        inner = dim if codebook_dim is None else check_number("codebook_dim", codebook_dim, 1)
+        each = codebook_size if isinstance(codebook_size, Iterable) else [codebook_size]
+        sizes = tuple(check_number("codebook_size", size, 1) for size in each)
+        if not isinstance(codebook_size, Iterable):
+            sizes *= num_codebooks
         if len(sizes) != num_codebooks:
             raise ValueError(f"codebook_size must be {num_codebooks} numbers, got {sizes}")
         if projection not in ("level", "shared"):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralcodec.quantize import card, statistics
+from neuralcodec.quantize.inputs import check_codes, check_latents, check_number
 from neuralcodec.quantize.residual import ResidualVectorQuantizer
 from neuralcodec.quantize.result import QuantizedResult
 from neuralcodec.quantize.training import draw_levels
@@ -68,14 +69,13 @@ class _SideBySide(nn.Module, ABC):
         """Return the levels of each item per part, `[B]`, or None if the part draws them itself."""
 
     def _depths(self, num_codebooks: int | None) -> list[int]:
-        count = self.num_codebooks if num_codebooks is None else num_codebooks
-        if not 1 <= count <= self.num_codebooks:
-            raise ValueError(f"num_codebooks must be 1..{self.num_codebooks}, got {count}")
-        return self._part_depths(count)
+        if num_codebooks is None:
+            num_codebooks = self.num_codebooks
+        check_number("num_codebooks", num_codebooks, 1, self.num_codebooks)
+        return self._part_depths(num_codebooks)
 
     def _latents(self, z: Tensor) -> Sequence[Tensor]:
-        if z.ndim != 3 or z.shape[1] != self.dim:
-            raise ValueError(f"z must be float [B, {self.dim}, T], got {z.dtype} {list(z.shape)}")
+        check_latents(z, self.dim)
         return self._part_latents(z)
 
     def fit(
@@ -142,8 +142,7 @@ class _SideBySide(nn.Module, ABC):
             ValueError: if codes are not int64 `[B, k, T]`, a prefix may not end at k, or a code is
                 outside the entries of its level.
         """
-        if codes.ndim != 3:
-            raise ValueError(f"codes must be int64 [B, K, T], got {codes.dtype} {[*codes.shape]}")
+        check_codes(codes)
         depths = self._depths(codes.shape[1])
         parts = zip(self._quantizers, self._part_codes(codes, depths), strict=False)
         return self._join_latents([part.decode(each) for part, each in parts])

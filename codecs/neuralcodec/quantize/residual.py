@@ -14,6 +14,7 @@ from neuralcodec.quantize import encoding
 from neuralcodec.quantize.codebooks import DEFAULTS, Codebooks
 from neuralcodec.quantize.fitting import Progress, refine, sample_size
 from neuralcodec.quantize.gradient import chain, exact, level_loss
+from neuralcodec.quantize.inputs import check_codes, check_latents, check_lengths, check_number
 from neuralcodec.quantize.lookup import Books, Metric
 from neuralcodec.quantize.precision import full_precision
 from neuralcodec.quantize.result import QuantizedResult, bitrate_kbps
@@ -65,16 +66,10 @@ class ResidualVectorQuantizer(Codebooks):
             "noise_substitution" is combined with a projection per level.
     """
 
-    def _check_latents(self, z: Tensor) -> None:
-        if z.ndim != 3 or z.shape[1] != self.dim or not z.is_floating_point():
-            raise ValueError(f"z must be float [B, {self.dim}, T], got {z.dtype} {list(z.shape)}")
-
     def _check_depth(self, num_codebooks: int | None) -> int:
         if num_codebooks is None:
             return self.num_codebooks
-        if not 1 <= num_codebooks <= self.num_codebooks:
-            raise ValueError(f"num_codebooks must be 1..{self.num_codebooks}, got {num_codebooks}")
-        return num_codebooks
+        return check_number("num_codebooks", num_codebooks, 1, self.num_codebooks)
 
     @classmethod
     def from_codebooks(
@@ -176,8 +171,7 @@ class ResidualVectorQuantizer(Codebooks):
             ("beam_width", beam_width, 1),
             ("refinements", refinements, 0),
         ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+            check_number(name, value, least)
         if self._fitted_greedily and refinements:
             raise ValueError(
                 "refinements must be 0 with projections of each level and with cosine metric, "
@@ -284,13 +278,10 @@ class ResidualVectorQuantizer(Codebooks):
                 differs from `dim`, or a value is not finite.
             RuntimeError: if the quantizer has no codebooks yet, or the backend cannot run here.
         """
-        self._check_latents(z)
+        check_latents(z, self.dim)
         depth = self._check_depth(num_codebooks)
-        lengths = [depth] if prefix_lengths is None else list(prefix_lengths)
-        if not lengths or not all(1 <= length <= depth for length in lengths):
-            raise ValueError(f"prefix_lengths must be numbers in 1..{depth}, got {lengths}")
-        if beam_width < 1:
-            raise ValueError(f"beam_width must be at least 1, got {beam_width}")
+        lengths = [depth] if prefix_lengths is None else check_lengths(prefix_lengths, depth)
+        check_number("beam_width", beam_width, 1)
         self.check_started()
         with full_precision(z):
             if beam_width > 1:
@@ -313,8 +304,7 @@ class ResidualVectorQuantizer(Codebooks):
         Raises:
             ValueError: if codes are not int64 `[B, k, T]`, or a code is not below its level's size.
         """
-        if codes.ndim != 3 or codes.dtype != torch.int64:
-            raise ValueError(f"codes must be int64 [B, K, T], got {codes.dtype} {[*codes.shape]}")
+        check_codes(codes)
         self._check_depth(codes.shape[1])
         return encoding.add_up(codes.mT, self.tables(), self.codebook_sizes).mT
 
@@ -349,7 +339,7 @@ class ResidualVectorQuantizer(Codebooks):
     def _quantize(
         self, z: Tensor, num_codebooks: int | None, item_codebooks: Tensor | None
     ) -> QuantizedResult:
-        self._check_latents(z)
+        check_latents(z, self.dim)
         depth = self._check_depth(num_codebooks)
         if item_codebooks is None:
             dropout = self.options.quantizer_dropout if self.training else 0.0

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from neuralcodec.quantize.inputs import check_latents
 from neuralcodec.quantize.lookup.books import blocks, check_squares
 
 _CHUNK = 1 << 22  # elements of a chunk
@@ -22,9 +24,8 @@ def chunks(z: Tensor | Iterable[Tensor], dim: int) -> Iterator[Tensor]:
     """
     rows = max(1, _CHUNK // dim)
     waiting: list[Tensor] = []
-    for each in [z] if isinstance(z, Tensor) else z:
-        if each.ndim != 3 or each.shape[1] != dim or not each.is_floating_point():
-            raise ValueError(f"z must be float [B, {dim}, T], got {each.dtype} {[*each.shape]}")
+    for each in [z] if isinstance(z, Tensor | np.ndarray) else z:
+        each = check_latents(each, dim)
         for place in blocks(each.mT, rows):
             vectors = each.detach().mT[place].float().reshape(-1, dim)
             check_squares(vectors.square().sum(dim=1), "z")

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from neuralcodec.quantize.inputs import check_codes
+
 _FADED = math.exp(-1)  # to which a count of one decays in 1 / (1 - decay) batches
 
 
@@ -33,7 +35,8 @@ def histogram(codes: Iterable[Tensor], sizes: Sequence[int]) -> Tensor:
     """
     counts = torch.zeros(len(sizes), max(sizes))
     for part in codes:
-        if part.ndim != 3 or part.shape[1] != len(sizes):
+        check_codes(part)
+        if part.shape[1] != len(sizes):
             raise ValueError(f"codes must be [B, {len(sizes)}, T], got {list(part.shape)}")
         for level, size in enumerate(sizes):
             named = torch.bincount(part[:, level].flatten().cpu(), minlength=max(sizes))

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from neuralcodec.quantize.inputs import check_tensor
+
 Metric = Literal["euclidean", "cosine"]
 
 
@@ -48,6 +50,7 @@ class Books:
             ValueError: if a shape, type, size or the metric is not allowed, an entry is not finite,
                 or its squared length is above the float32 range.
         """
+        check_tensor(codebooks, "codebooks [K, V, D]")
         if codebooks.ndim != 3 or 0 in codebooks.shape or not codebooks.is_floating_point():
             raise ValueError(
                 f"codebooks must be float [K, V, D] and not empty, "

@@ -8,6 +8,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from neuralcodec.quantize.inputs import check_lengths, check_number, check_tensor
 from neuralcodec.quantize.lookup.books import Books, Found
 from neuralcodec.quantize.precision import full_precision
 
@@ -71,6 +72,7 @@ def check_vectors(vectors: Tensor, books: Books) -> None:
         ValueError: if they are not float `[B, T, D]` with the D and the device of the books.
     """
     dim = books.entries.shape[2]
+    check_tensor(vectors, f"vectors [B, T, {dim}]")
     if vectors.ndim != 3 or vectors.shape[2] != dim or not vectors.is_floating_point():
         raise ValueError(
             f"vectors must be float [B, T, {dim}], got {vectors.dtype} {list(vectors.shape)}"
@@ -153,15 +155,13 @@ def beam_search(
     """
     check_vectors(vectors, books)
     levels = len(books.sizes)
-    if width < 1:
-        raise ValueError(f"beam_width must be at least 1, got {width}")
-    if not lengths or not all(1 <= length <= levels for length in lengths):
-        raise ValueError(f"prefix_lengths must be numbers in 1..{levels}, got {list(lengths)}")
+    check_number("beam_width", width, 1)
+    lengths = check_lengths(lengths, levels)
     if books.metric != "euclidean":
         raise ValueError(f"beam search minimizes Euclidean distance, not {books.metric!r}")
     module = _choose_beams(backend, vectors.device)
     with full_precision(vectors):
-        found: list[Tensor] = module.beam_search(vectors.detach(), books, width, list(lengths))
+        found: list[Tensor] = module.beam_search(vectors.detach(), books, width, lengths)
     return found
 
 

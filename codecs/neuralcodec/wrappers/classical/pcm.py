@@ -45,6 +45,7 @@ class Pcm(Codec):
     """
 
     name = "pcm"
+    device_types = ("cpu",)
     is_causal = True
     hop_length = 1
 
