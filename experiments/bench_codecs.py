@@ -138,27 +138,28 @@ def write_report(record: dict[str, Any], out: Path) -> None:
         if row[f"{what}_over_package"] is not None
     ]
     claim = verdict(
-        "most time of a wrapper over its package's own",
+        "largest ratio of a wrapper's time to its package's",
         max(added, default=None),
         _MOST_ADDED,
         at_least=False,
     )
     notes = (
-        "RTF: seconds of computing per second of audio, best of the rounds, all codebooks. "
-        "Over package: our time over that of the same network called the package's way, median of "
-        "alternating rounds; - where the package has no call of its own. Memory: at most, beyond "
-        "the model, while the clip is encoded and decoded. Delay: a frame, and for networks that "
-        "look ahead all frames that they see; - where that is the whole clip. Removed: by how many "
-        "samples the wrapper moves the package's output to be in time with its input."
+        "RTF (real-time factor): computing time per second of audio with all codebooks, in the "
+        "fastest round. encode / package and decode / package: our time divided by that of the "
+        "same network called through its package, the median of alternating rounds; - if there is "
+        "no such call. Memory: the peak while the clip is encoded and decoded, without the model. "
+        "Delay: one frame, plus, for networks that are not causal, the later frames that encoder "
+        "and decoder depend on; - if they depend on the whole clip. Removed: by how many samples "
+        "the output of the package is late (negative: early), which the wrapper compensates for."
     )
     write_text(
         out / "codecs.md",
         [
-            "# What the codecs cost",
+            "# Time, memory and delay of the codecs",
             machine_lines(record["machine"]),
             table,
             notes,
-            markdown_table(["claim", "bound", "measured", "kept"], [claim]),
+            markdown_table(["claim", "target", "measured", "met"], [claim]),
         ],
     )
     write_csv(out / "codecs.csv", rows)

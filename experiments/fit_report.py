@@ -22,7 +22,10 @@ from neuralcodec.analysis import plots as plot
 
 Row = Mapping[str, Any]
 
-_NMSE = "NMSE is sum |z - q|^2 / sum |z|^2 over all latents, their mean not taken out."
+_NMSE = (
+    "NMSE, the normalised squared error, is sum |z - q|^2 / sum |z|^2 over all latents z, without "
+    "subtracting their mean; q is z quantized."
+)
 _RIVAL = "FAISS ResidualQuantizer"
 _BELOW = {16: 9.0, 30: 17.0, 46: 25.0}  # target per cent below the greedy error, by codebooks
 
@@ -36,9 +39,9 @@ def _fit_claims(rows: Sequence[Row], width: int) -> list[list[object]]:
     mine, rival = by[OURS], by.get(_RIVAL)
     shares: list[list[object]] = []
     for claim, column, bound in (
-        (f"NMSE over {_RIVAL}'s, greedy", "nmse_greedy", 1.0),
-        (f"NMSE over {_RIVAL}'s, beam {width}", f"nmse_beam{width}", 1.0),
-        (f"seconds over {_RIVAL}'s", "seconds", 0.25),
+        (f"our NMSE / that of {_RIVAL}, greedy", "nmse_greedy", 1.0),
+        (f"our NMSE / that of {_RIVAL}, beam {width}", f"nmse_beam{width}", 1.0),
+        (f"our seconds / those of {_RIVAL}", "seconds", 0.25),
     ):
         share = mine[column] / rival[column] if rival else None
         shares.append(verdict(claim, share, bound, at_least=False))
@@ -91,16 +94,17 @@ def write_fit(record: Mapping[str, Any], folder: Path) -> None:
             "# Fitting codebooks",
             machine_lines(record["machine"]),
             f"Latents of Lyra v2: {record['fit_frames']:,} x 64 of "
-            f"{len(record['fit_speakers'])} speakers to fit {record['num_codebooks']} codebooks of "
-            f"{record['codebook_size']} entries on, {record['score_frames']:,} of "
-            f"{len(record['score_speakers'])} other speakers to score. {_NMSE} All codebooks are "
-            "scored with our encoder; FAISS's own is a check. Ours, at the defaults of `fit`, ran "
-            "before and after each other fit, the median counts; FAISS ran at the defaults of its "
-            "ResidualQuantizer, vector-quantize-pytorch its k-means start with 10 iterations.",
+            f"{len(record['fit_speakers'])} speakers, on which {record['num_codebooks']} codebooks "
+            f"of {record['codebook_size']} entries are fitted, and {record['score_frames']:,} of "
+            f"{len(record['score_speakers'])} other speakers, on which they are scored. {_NMSE} "
+            "All codebooks are scored with our encoder, and again with that of FAISS as a check. "
+            "Our `fit`, with its default settings, ran before and after each of the others, and "
+            "its median time is given. FAISS used the defaults of its ResidualQuantizer, "
+            "vector-quantize-pytorch its k-means initialisation with 10 iterations.",
             markdown_table(header, [[row[column] for column in columns] for row in rows]),
             "![Error over time](plots/fit.png)",
             "## Targets",
-            markdown_table(["claim", "bound", "measured", "kept"], _fit_claims(rows, width)),
+            markdown_table(["claim", "target", "measured", "met"], _fit_claims(rows, width)),
         ],
     )
 
@@ -109,7 +113,7 @@ def _beam_claims(record: Mapping[str, Any]) -> list[list[object]]:
     width = record["beam_width"]
     claims = [
         verdict(
-            f"per cent below greedy, {row['num_codebooks']} codebooks",
+            f"per cent below greedy search, {row['num_codebooks']} codebooks",
             row["below_greedy_percent"],
             _BELOW[row["num_codebooks"]],
             at_least=True,
@@ -122,8 +126,10 @@ def _beam_claims(record: Mapping[str, Any]) -> list[list[object]]:
     error = max((round(row["ours_nmse"] / row["faiss_nmse"], 6) for row in raced), default=None)
     return [
         *claims,
-        verdict(f"vectors/s over FAISS's, beam {width}, least", speed, 1.0, at_least=True),
-        verdict(f"NMSE over FAISS's, beam {width}, greatest", error, 1.0, at_least=False),
+        verdict(
+            f"smallest ratio of our vectors/s to FAISS's, beam {width}", speed, 1.0, at_least=True
+        ),
+        verdict(f"largest ratio of our NMSE to FAISS's, beam {width}", error, 1.0, at_least=False),
     ]
 
 
@@ -148,7 +154,7 @@ def _beam_table(rows: Sequence[Row], width: int) -> str:
 
 def _race_table(rows: Sequence[Row]) -> str:
     header = [
-        *("codebooks", "D, V, K", "beam", "FAISS", "ours /s", "FAISS /s", "ratio"),
+        *("codebooks", "D, V, K", "beam", "FAISS", "ours, 1/s", "FAISS, 1/s", "ratio"),
         *("NMSE ours", "NMSE FAISS"),
     ]
     return markdown_table(
@@ -199,22 +205,23 @@ def write_beam(record: Mapping[str, Any], folder: Path) -> None:
     write_text(
         folder / "beam.md",
         [
-            "# Encoding with a beam",
+            "# Encoding with a beam search",
             machine_lines(record["machine"]),
-            f"Lyra's own codebooks on its latents of {record['english_clips']} clips of English "
+            f"Lyra's own codebooks, on its latents of {record['english_clips']} clips of English "
             f"speech, {record['english_frames']:,} frames. {_NMSE} The beam's figures are of the "
-            "best code of each K, which `prefix_lengths` gives; `cut` is its best code of 46 "
-            "codebooks cut to the first K. Where `below` is negative, the cut code is worse than "
-            "the greedy one.",
+            "best code for each K, which `prefix_lengths` returns; `cut` is the best code for 46 "
+            "codebooks, cut to the first K. `below` is by how much the error is lower than that of "
+            "greedy search; if it is negative, the cut code is worse.",
             _beam_table(record["beam"], width),
             "![Error over bitrate](plots/beam.png)",
             "## Speed",
-            "Both with the same codebooks, vectors and beam width, in turn. `FAISS`: its "
-            "ResidualQuantizer with `max_beam_size`, at its default, or with look-up tables "
-            "(`use_beam_LUT`) that were computed before the clock started. Ours prepares its "
-            "codebooks within the time. The latents are of speakers that nothing was fitted on.",
+            "Vectors encoded per second, by our search and by FAISS alternately, with the same "
+            "codebooks, vectors and beam width. FAISS is its ResidualQuantizer with "
+            "`max_beam_size`, either with its defaults or with look-up tables (`use_beam_LUT`), "
+            "which were computed before the measurement. Our time includes the preparation of the "
+            "codebooks. The latents are of speakers on which nothing was fitted.",
             _race_table(record["races"]) if record["races"] else "FAISS is not installed.",
             "## Targets",
-            markdown_table(["claim", "bound", "measured", "kept"], _beam_claims(record)),
+            markdown_table(["claim", "target", "measured", "met"], _beam_claims(record)),
         ],
     )

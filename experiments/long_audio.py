@@ -111,17 +111,18 @@ def main() -> None:
     write_text(
         arguments.out / "long_audio.md",
         [
-            f"# {arguments.minutes} minutes of audio by the command line",
+            f"# {arguments.minutes} minutes of audio on the command line",
             machine_lines(machine()),
             markdown_table(header, rows),
-            "RTF: seconds per second of audio, start of the program and reading and writing of "
-            "files included. Peak: of the resident memory of any process, encoding or decoding, up "
-            "to this row. Codes that differ: share of the codes of the minute from the middle on, "
-            f"when it is encoded alone with {_CONTEXT} s on either side.",
+            "RTF (real-time factor): seconds per second of audio, including the start of the "
+            "program and reading and writing files. Peak: the largest resident memory of an "
+            "encoding or decoding process in this and the rows above. Codes that differ: the share "
+            "of the codes of the minute after the middle that change if this minute is encoded "
+            f"with only {_CONTEXT} s of audio on either side.",
             markdown_table(
-                ["claim", "bound", "measured", "kept"],
+                ["claim", "target", "measured", "met"],
                 [
-                    verdict("GiB of a process", peak, _MOST_GIB, at_least=False),
+                    verdict("peak memory of a process, GiB", peak, _MOST_GIB, at_least=False),
                     verdict("share of codes that differ", differing, 0.0, at_least=False),
                 ],
             ),

@@ -29,16 +29,17 @@ Row = Mapping[str, Any]
 _OURS = "ours, auto"
 _LARGE = 22_500  # smallest number of vectors for the claims about throughput
 _WIDE = 128  # smallest D for the comparison with sgemm
-_HOW = """`ratio`: how many times longer the other takes than ours (`backend="auto"`), the median
-over rounds in which both ran one right after the other; above 1, ours is faster. Ours includes the
-preparation of the codebooks, the others had theirs prepared before the clock started. GFLOP/s count
-the inner products alone, 2 N D V K, whoever computes them. `sgemm` is `torch.mm` of `[N, D]` by
-`[D, V]`, K times, into memory that is there already. `dac` searches by cosine and is held against
-our search by cosine at the same shape; the projections of its quantizer are taken out. FAISS's
-ResidualQuantizer is greedy (`max_beam_size=1`) and packs its codes into bits. A ratio with its own
-N was measured on fewer vectors, ours as well, for the other would have taken too long or too much
-memory on all; a dash was not measured. Vectors and codebooks are Gaussian; all of these look at
-every entry."""
+_HOW = """Greedy search of N vectors of dimension D in K codebooks of V entries. Columns named after
+other implementations are ratios: their time divided by ours (`backend="auto"`), the median over
+rounds in which both ran one right after the other; above 1, ours is faster. Our time includes the
+preparation of the codebooks; the others prepared theirs before the measurement. GFLOP/s count
+only the inner products, 2 N D V K, for every implementation. `sgemm` is `torch.mm` of `[N, D]` by
+`[D, V]`, K times, into preallocated memory; `share` is our GFLOP/s divided by its. `dac` searches
+by cosine similarity, without the projections of its quantizer, and is compared with our cosine
+search of the same shape. FAISS's ResidualQuantizer is greedy (`max_beam_size=1`) and packs its
+codes into bits. For a ratio with its own N, both were measured on fewer vectors, because the other
+needs too much time or memory for all; a dash means not measured. Vectors and codebooks are
+Gaussian, and every implementation compares with every entry."""
 
 
 def _shapes(rows: Sequence[Row]) -> list[Shape]:
@@ -78,7 +79,7 @@ def _ours(rows: Sequence[Row]) -> tuple[float | None, float | None]:
 def speed_table(rows: Sequence[Row]) -> str:
     """Return the table of one device and one N: one row per shape, one column per contestant."""
     names = _contestants(rows)
-    header = ["D, V, K", "ours ms", "GFLOP/s", "sgemm GFLOP/s", "share", *names]
+    header = ["D, V, K", "ours, ms", "GFLOP/s", "sgemm GFLOP/s", "share", *names]
     lines = []
     for shape in _shapes(rows):
         part = _of(rows, shape)
@@ -119,11 +120,13 @@ def claims(rows: Sequence[Row]) -> list[list[object]]:
 
     mean = geometric_mean(flat) if flat else None
     return [
-        verdict(f"least ratio, {FLAT}, N >= 22,500", least(flat), 1.0, at_least=True),
+        verdict(f"smallest ratio, {FLAT}, N >= 22,500", least(flat), 1.0, at_least=True),
         verdict(f"geometric mean of these {len(flat)}", mean, 1.25, at_least=True),
-        verdict(f"least ratio, {VQP}", least(vqp), 8.0, at_least=True),
-        verdict("least share of sgemm, D >= 128, N >= 22,500", least(ceiling), 0.75, at_least=True),
-        verdict(f"least ratio, {CHUNKED}, N = 1,000", least(streaming), 1.0, at_least=True),
+        verdict(f"smallest ratio, {VQP}", least(vqp), 8.0, at_least=True),
+        verdict(
+            "smallest share of sgemm, D >= 128, N >= 22,500", least(ceiling), 0.75, at_least=True
+        ),
+        verdict(f"smallest ratio, {CHUNKED}, N = 1,000", least(streaming), 1.0, at_least=True),
     ]
 
 
@@ -137,13 +140,18 @@ def checks_table(rows: Sequence[Row]) -> str:
         lines.append(
             [name, f"{100 * mismatch:.2f} %", f"{max(row['excess'] for row in part):.1e}", answer]
         )
-    header = ["contestant", "vectors with another code, at most", "worst excess", "near ties alone"]
+    header = [
+        "implementation",
+        "vectors with other codes, at most",
+        "largest excess",
+        "only near ties",
+    ]
     return markdown_table(header, lines)
 
 
 def memory_table(rows: Sequence[Row]) -> str:
     """Return the memory in addition to input and codes, one row per shape and contestant."""
-    header = ["contestant", "D, V, K", "N", "codes MiB", "beyond input and codes, MiB"]
+    header = ["implementation", "D, V, K", "N", "codes, MiB", "beyond input and codes, MiB"]
     lines = [
         [
             row["contestant"],
@@ -254,13 +262,14 @@ def write_report(record: Mapping[str, Any], folder: Path) -> None:
             _HOW,
             f"Not installed, so not measured: {missing}." if missing else "",
             "## Targets",
-            markdown_table(["claim", "bound", "measured", "kept"], claims(record["timings"])),
+            markdown_table(["claim", "target", "measured", "met"], claims(record["timings"])),
             *_device_parts(record, "cpu", folder),
             *_device_parts(record, "cuda", folder),
-            "## Same codes?",
-            f"On {len(checks)} pairs of contestant and shape, 2,000 vectors each. Excess: by how "
-            "much a code is farther from its residual than the nearest entry, relative to the "
-            f"vector's squared length; up to {record['tolerance']:g} float32 explains it.",
+            "## Are the codes the same?",
+            f"{len(checks)} pairs of implementation and shape with 2,000 vectors each. Excess: by "
+            "how much the squared distance from the residual to the chosen entry is larger than to "
+            "the nearest one, relative to the squared length of the vector; up to "
+            f"{record['tolerance']:g} is explained by float32.",
             checks_table(checks),
             "## Memory" if record["memory"] else "",
             memory_table(record["memory"]) if record["memory"] else "",
@@ -274,10 +283,10 @@ def write_memory(machine: Mapping[str, Any], row: Row, folder: Path) -> None:
     write_text(
         folder / "memory.md",
         [
-            "# Memory of encoding many vectors",
+            "# Memory for encoding many vectors",
             machine_lines(machine),
             memory_table([row]),
-            f"It took {row['seconds']:.0f} s.",
-            markdown_table(["claim", "bound", "measured", "kept"], [claim]),
+            f"Encoding took {row['seconds']:.0f} s.",
+            markdown_table(["claim", "target", "measured", "met"], [claim]),
         ],
     )

@@ -64,7 +64,7 @@ def machine_lines(machine: Mapping[str, Any]) -> str:
         f"{machine['memory_gib']:g} GiB of memory, GPU: {gpu}; {machine['system']}, "
         f"Python {machine['python']}; {machine['date']}.\n"
         f"Versions: {versions}.\n"
-        f"Threads: {threads}; variables that limit them were unset for all alike."
+        f"Threads: {threads}; environment variables that limit them were unset."
     )
 
 

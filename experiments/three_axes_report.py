@@ -84,12 +84,15 @@ def main() -> None:
     folder = parser.parse_args().folder
     rows = read_rows(folder / "results.csv")
     summaries = {metric: points(rows, metric) for metric in METRICS}
-    header = ["within, kbit/s", "model", "frames/s", "K", "V", "kbit/s", "tokens/s"]
+    header = ["limit, kbit/s", "model", "frames/s", "K", "V", "kbit/s", "tokens/s"]
     tables = [
         f"## Best by {METRICS[name]}\n\n" + markdown_table([*header, METRICS[name]], best(summary))
         for name, summary in summaries.items()
     ]
-    write_text(folder / "best.md", ["# The best triple within each bitrate", *tables])
+    write_text(
+        folder / "best.md",
+        ["# The best frame rate, codebook count and vocabulary size within each bitrate", *tables],
+    )
     save_figure(draw(summaries), folder / "axes.png")
     print((folder / "best.md").read_text(encoding="utf-8"))
 

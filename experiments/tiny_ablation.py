@@ -26,7 +26,7 @@ RECIPE = ROOT / "experiments" / "train" / "tiny_50hz.toml"
 OUT = ROOT / "results" / "tiny" / "ablation.md"
 STEPS, FREEZE_FROM, FIT_SECONDS = 700, 500, 1200.0
 CHANGES: dict[str, dict[str, dict[str, Any]]] = {
-    "as it is": {},
+    "unchanged": {},
     "straight-through gradient, commitment 1": {
         "quantizer": {"gradient": "straight_through", "commitment": 1.0},
     },
@@ -71,11 +71,14 @@ def main() -> None:
     write_text(
         OUT,
         [
-            "# What each part of the recipe brings",
+            "# Effect of each part of the recipe",
             f"`python experiments/tiny_ablation.py`: `tiny_50hz` trained for {STEPS} steps, the "
-            f"last {STEPS - FREEZE_FROM} of them the decoder alone, all from the same start and "
-            f"with the same crops. Means over the speech of `{given.audio}`, 8 codebooks, beam 16.",
-            markdown_table(["recipe", *METRICS, "seconds"], [["the start", *begun, None], *rows]),
+            f"last {STEPS - FREEZE_FROM} of them the decoder alone, always from the same initial "
+            f"model and with the same crops. Means over the speech in `{given.audio}`, with "
+            "8 codebooks and a beam of 16.",
+            markdown_table(
+                ["recipe", *METRICS, "seconds"], [["initial model", *begun, None], *rows]
+            ),
         ],
     )
     print(OUT.read_text(encoding="utf-8"))

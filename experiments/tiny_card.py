@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 EVAL = "../shared/audio/eval"
 METRICS = ["pesq_wb", "stoi", "visqol_speech", "log_mel_distance"]
 MADE_AFTER = {"loudness": "PESQ", "envelope": "STOI"}
-LICENCE = "MIT, as the code; the recordings that it learned from have licences of their own"
+LICENCE = "MIT, like the code; the recordings in its training data have their own licences"
 
 
 def asked(doc: str | None) -> argparse.Namespace:
@@ -93,16 +93,17 @@ def _began(path: str) -> str:
     if not path:
         return "nothing"
     facts = Tiny(weights=path).facts
-    return f"{path}: {facts['steps']} steps, {facts['hours_heard']:.1f} hours, and what was before"
+    steps, hours = facts["steps"], facts["hours_heard"]
+    return f"{path}: {steps} steps, {hours:.1f} hours, plus the training of its own initial model"
 
 
 def flattered(losses: Iterable[str]) -> str:
     """Return a sentence on which metrics the training losses were modelled on."""
     metrics = [metric for loss, metric in MADE_AFTER.items() if loss in losses]
     if not metrics:
-        return "They are made after none of the metrics below."
+        return "None of them is modelled on a metric below."
     names = " and ".join(metrics)
-    return f"They contain parts of {names}: expect flattery there, not in ViSQOL."
+    return f"Some are modelled on parts of {names}, whose scores are therefore optimistic."
 
 
 def main() -> None:
@@ -123,34 +124,35 @@ def main() -> None:
     began = _began(recipe.begin_with)  # before the copy, which may replace that file
     shutil.copy(path, shipped)
     losses = ", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items())
+    causality = "" if codec.is_causal else ", since it is not causal"
     card = f"""# {recipe.name}
 
-{codec.frame_rate:g} latents a second, {codec.num_codebooks} codebooks of \
+{codec.frame_rate:g} latents per second, {codec.num_codebooks} codebooks of \
 {codec.codebook_sizes[0]} entries, {parameters:.2f} M parameters.
-{shipped.stat().st_size / 1e6:.2f} MB: matrices in 8 bits.
+The file takes {shipped.stat().st_size / 1e6:.2f} MB; its matrices have 8 bits per weight.
 
 | | |
 |---|---|
 | made by | `OMP_NUM_THREADS=1 neuralcodec train {given.recipe.as_posix()}` |
 | card by | `python experiments/tiny_card.py` |
-| began with | {began} |
-| steps | {facts["steps"]}, {facts["hours_heard"]:.1f} hours heard |
-| took | {facts["seconds"]:.0f} s, with one thread of {cpu} |
+| initial model | {began} |
+| steps | {facts["steps"]}, {facts["hours_heard"]:.1f} hours of audio, repetitions included |
+| training time | {facts["seconds"]:.0f} s, with one thread of {cpu} |
 | seed | {facts["seed"]} |
 | licence | {LICENCE} |
-| for | speech at 16 kHz, mono; music and other sounds are coded, badly |
-| delay | {float(codec.network.config.delay) * 1000:.0f} ms if streamed; it looks ahead |
+| intended for | speech at 16 kHz, mono; music and other sounds are coded poorly |
+| algorithmic delay | {float(codec.network.config.delay) * 1000:.0f} ms{causality}; no streams |
 
-## What it heard
+## Training data
 
 {heard(recipe)}
 
-No clip and no speaker of the evaluation set is among it. Weights of the losses: {losses}.
+No clip and no speaker of the evaluation set is in it. Weights of the losses: {losses}.
 {flattered(recipe.losses)}
 
-## What it scores
+## Scores
 
-Means over the speech clips of `{given.audio}`.
+Means over the speech clips in `{given.audio}`. The search for codes is greedy, or a beam search.
 
 {score_table(path, given.audio)}"""
     write_text(SHIPPED / f"{recipe.name}.md", [card])

@@ -58,13 +58,15 @@ def main() -> None:
         used = statistics.usage(counts, codec.codebook_sizes) * 100
         rows.append([name, frames, "used, %", *used.tolist()])
         rows.append([name, frames, "entropy, bits", *statistics.entropy(counts).tolist()])
-    columns = ["codec", "frames", "of each codebook", *map(str, range(1, 9))]
+    columns = ["codec", "frames", "per codebook", *map(str, range(1, 9))]
     voices = ", ".join(folder.name for folder in given.folders)
     write_text(
         OUT,
         [
-            "# Use of the codebooks on speech that was never heard",
-            f"`python experiments/tiny_usage.py`: {given.seconds:g} s of {voices}.",
+            "# Codebook usage on unseen speech",
+            f"`python experiments/tiny_usage.py`: {given.seconds:g} s of speech by the voices "
+            f"{voices}. Used: share of the entries that occur at least once. Entropy: of the "
+            "distribution of the codes, at most 10 bits.",
             markdown_table(columns, rows),
         ],
     )

@@ -39,15 +39,16 @@ def main() -> None:
         learned, frozen = Tiny(weights=path), Tiny(weights=path)
         frozen.network.decoder.load_state_dict(Tiny("50hz").network.decoder.state_dict())
         for depth in DEPTHS:
-            for label, codec in (("as it was", frozen), ("trained", learned)):
+            for label, codec in (("shipped", frozen), ("trained", learned)):
                 kbps = codec.encode(torch.zeros(1, 1, 16000), depth).bitrate_kbps
                 rows.append([label, size, depth, kbps, *scores(codec, wavs, depth, METRICS)])
     write_text(
         OUT,
         [
-            "# A decoder that learns the codebooks of another vocabulary",
-            f"`python experiments/tiny_vocabulary.py`: {recipe.schedule.steps} steps a vocabulary; "
-            f"greedy codes; means over the speech of `{given.audio}`.",
+            "# Training the decoder for another vocabulary size",
+            "`python experiments/tiny_vocabulary.py`: the decoder of `tiny_50hz` as it is shipped, "
+            f"and trained for {recipe.schedule.steps} steps on refitted codebooks of V entries. "
+            f"Greedy search; means over the speech in `{given.audio}`.",
             markdown_table(["decoder", "V", "K", "kbit/s", *METRICS], rows),
         ],
     )

@@ -251,7 +251,7 @@ def test_report_of_a_small_run(tmp_path: Path) -> None:
         pytest.approx(row["ratio"], rel=1e-4) for row in rows
     ]
     claims = {str(line[0]): line for line in lookup_report.claims(rows)}
-    streaming = claims[f"least ratio, {lookup_peers.CHUNKED}, N = 1,000"]
+    streaming = claims[f"smallest ratio, {lookup_peers.CHUNKED}, N = 1,000"]
     assert streaming[2] == rows[0]["ratio"]
     assert streaming[3] == ("yes" if rows[0]["ratio"] >= 1 else "NO")
     assert claims["geometric mean of these 0"][3] == "not measured"
