@@ -492,7 +492,7 @@ def test_every_flipped_bit_is_found() -> None:
 def test_every_truncation_and_every_tail_is_found() -> None:
     data = bitstream.dumps(rich(), **RICH)
     for length in range(len(data)):
-        with pytest.raises(BitstreamError, match=r"ends|not a neuralcodec file"):
+        with pytest.raises(BitstreamError, match=r"ends|not a file of tokens"):
             bitstream.loads(data[:length])
         with pytest.raises(BitstreamError):
             bitstream.info(io.BytesIO(data[:length]))
