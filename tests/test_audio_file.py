@@ -88,7 +88,19 @@ def test_an_au_of_unknown_length_is_read(tmp_path: Path, wav: Tensor) -> None:
     assert torch.equal(audio.read(path)[0], wav)
 
 
-@pytest.mark.parametrize("comment", [b"", b"LIST" + struct.pack("<I", 12) + b"INFOISFT\0\0\0\0"])
+_ODD = b"LIST" + struct.pack("<I", 13) + b"INFOISFT\1\0\0\0x"
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        b"",
+        b"LIST" + struct.pack("<I", 12) + b"INFOISFT\0\0\0\0",
+        _ODD,  # without its padding
+        _ODD + b"\0",
+        _ODD + b"\0note" + struct.pack("<I", 2) + b"ab",
+    ],
+)
 def test_a_wav_that_is_empty_is_no_stream(tmp_path: Path, wav: Tensor, comment: bytes) -> None:
     path = tmp_path / "a.wav"
     head = put(path, wav)

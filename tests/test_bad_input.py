@@ -215,7 +215,7 @@ def test_read_names_what_is_wrong(bad_folder: Path, tmp_path: Path) -> None:
         audio.read(bad_folder / "text.wav")
     with pytest.raises(FileNotFoundError, match=r"no audio file at .*nothing\.wav"):
         audio.read(tmp_path / "nothing.wav")
-    with pytest.raises(FileNotFoundError, match="no audio file at"):
+    with pytest.raises(IsADirectoryError, match="is a folder, not an audio file"):
         audio.read(bad_folder)
     (tmp_path / "empty.wav").write_bytes(b"")
     with pytest.raises(ValueError, match=r"cannot read .*empty\.wav as audio"):

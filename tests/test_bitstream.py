@@ -492,7 +492,7 @@ def test_every_flipped_bit_is_found() -> None:
 def test_every_truncation_and_every_tail_is_found() -> None:
     data = bitstream.dumps(rich(), **RICH)
     for length in range(len(data)):
-        with pytest.raises(BitstreamError, match=r"ends|not a neuralcodec file"):
+        with pytest.raises(BitstreamError, match=r"ends|not a file of tokens"):
             bitstream.loads(data[:length])
         with pytest.raises(BitstreamError):
             bitstream.info(io.BytesIO(data[:length]))
@@ -631,6 +631,11 @@ LIES += [
         beside(side(kind=2, shape=(1,), smallest=255, width=9), data=b"\x80\0"),
     ),
     ("its type -9223372036854775808..", beside(side(smallest=2, width=64), data=b"\xff" * 16)),
+    *(
+        (f"side 'n' has {low - 1}..{low - 1}, its type {low}..", below)
+        for kind, low in enumerate((0, 0, -(2**7), -(2**15), -(2**31)))
+        for below in [beside(side(kind=kind, smallest=1 - 2 * low))]  # low - 1 in zigzag
+    ),
 ]
 
 

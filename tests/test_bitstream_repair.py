@@ -167,6 +167,21 @@ def test_packets_stay_whole(batched: bool) -> None:
     assert found.padded_duration == pytest.approx(tokens.padded_duration)
 
 
+@pytest.mark.parametrize("block", [0, 1, 2, 3])
+def test_three_packets_on_either_side_of_lost_ones_are_lost_too(block: int) -> None:
+    sizes = [20 + k % 3 for k in range(3000)]
+    tokens = packets(sizes)
+    data = bytearray(bitstream.dumps(tokens, codec="opus"))
+    header = bitstream.info(io.BytesIO(bytes(data))).header
+    assert header.num_blocks == 4
+    data[-sum(header.block_bytes(later) + 4 for later in range(block, 4))] ^= 1
+    ((start, stop),) = bitstream.loads(bytes(data), repair=True).lost
+    cut, ends = header.books[0].cut(block, 4), np.cumsum(sizes)
+    lost = np.flatnonzero((ends > cut.start) & (ends - sizes < cut.stop))
+    assert start == pytest.approx(max(lost[0] - 3, 0) * 0.02)
+    assert stop == pytest.approx(min(lost[-1] + 1 + 3, len(sizes)) * 0.02)
+
+
 def test_channels_are_lost_together() -> None:
     clips = [long(0), long(1)]
     data = bytearray(bitstream.dumps(clips, codec="lyra_v2"))

@@ -177,10 +177,13 @@ def test_short_clips_and_silence(kind: type[Any], length: int) -> None:
     assert codec.decode(codec.encode(wav)).shape == wav.shape
 
 
-def test_opus_at_48_khz_keeps_the_last_samples() -> None:
-    codec = Opus(12, sample_rate=48000)  # SILK, moved by samples at 48 kHz
-    for length in (960 * 3 - 312, 960 * 3 - 313, 960 * 3 - 311):
-        wav = speech_like(48000, 1)[..., :length]
+@pytest.mark.parametrize("rate", [8000, 12000, 16000, 24000, 48000])
+@pytest.mark.parametrize("kbps", [6, 9, 12, 32])  # SILK in all bands, and CELT
+def test_opus_keeps_the_last_samples_of_full_packets(rate: int, kbps: float) -> None:
+    codec, frame = Opus(kbps, sample_rate=rate), rate // 50
+    delay = int(codec.encode(torch.zeros(1, 1, 1)).side["delay"])
+    for length in (frame * 20 - delay - 1, frame * 20 - delay, frame * 20 - delay + 1):
+        wav = speech_like(rate, 1)[..., :length]
         assert codec.decode(codec.encode(wav)).shape == wav.shape
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 import neuralcodec
 from neuralcodec import Codec, LatentCodec, Tokens, load
+from neuralcodec.core.digests import digest_of
 from neuralcodec.core.networks import seeded
 from neuralcodec.core.registry import REGISTRY
 from neuralcodec.wrappers.dac import Dac
@@ -418,6 +419,22 @@ def test_the_digest_is_that_of_all_that_was_learned() -> None:
     assert built("mdct").digest == built("opus").digest == ""
     one, two = (load("mdct+rvq", codebook_size=4, num_codebooks=1, seed=s) for s in (0, 1))
     assert one.digest != two.digest
+
+
+def test_a_digest_depends_on_names_types_shapes_and_values_alone() -> None:
+    zeros = torch.zeros(2, 3)
+    kinds = [
+        {"a": zeros, "b": zeros},
+        {"a": zeros},
+        {"a": zeros, "c": zeros},
+        {"a": zeros, "b": zeros.int()},  # the same bytes
+        {"a": zeros, "b": zeros.T},
+        {"a": zeros, "b": zeros + 1},
+    ]
+    assert len({digest_of(kind) for kind in kinds}) == len(kinds)
+    ramp = torch.arange(6.0).view(3, 2)
+    turned = {"b": ramp.T, "a": nn.Parameter(zeros)}  # neither contiguous nor in order
+    assert digest_of(turned) == digest_of({"a": zeros, "b": ramp.T.contiguous()})
 
 
 def test_the_names_of_the_package() -> None:

@@ -357,6 +357,16 @@ def test_tokens_of_another_codec_are_not_decoded(
     assert not (tmp_path / "a.wav").exists()
 
 
+@pytest.mark.parametrize("codec", ["mdct", "mel"])
+def test_tokens_are_not_decoded_by_a_codec_without_codebooks(
+    cli: Cli, tmp_path: Path, codec: str
+) -> None:
+    bitstream.write(tmp_path / "a.nct", plain(), codec=codec)
+    said = error_line(cli("decode", tmp_path / "a.nct", tmp_path / "a.wav"))
+    assert f"{codec!r} with these settings has no codebooks" in said
+    assert not (tmp_path / "a.wav").exists()
+
+
 def test_a_file_that_asks_for_what_is_not_there(cli: Cli, tmp_path: Path) -> None:
     bitstream.write(tmp_path / "a.nct", plain(), codec="os")
     assert "unknown codec 'os'" in error_line(cli("decode", tmp_path / "a.nct", "-"))

@@ -182,6 +182,30 @@ def test_repair_decodes_what_is_intact(
     assert torch.equal(wav[:, :48000], want[:, :48000])
 
 
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_lost_audio_fades_out_and_in_but_not_at_the_ends_of_a_clip(
+    cli: Cli, tmp_path: Path, lost: int
+) -> None:
+    coded, decoded, block = tmp_path / "a.nct", tmp_path / "a.wav", 16384
+    codes = torch.full((1, 1, 3 * block), 192)  # +0.5
+    tokens = Tokens.uniform(
+        codes, frame_rate=16000, codebook_size=256, sample_rate=16000, num_samples=3 * block
+    )
+    data = bytearray(bitstream.dumps(tokens, codec="pcm"))
+    data[(lost - 3) * (block + 4)] ^= 1
+    coded.write_bytes(data)
+    assert cli("decode", coded, decoded, "--repair").status == 3
+    gain = audio.read(decoded)[0][0] / 0.5
+    sizes = [lost * block, block, (2 - lost) * block]
+    before, within, after = torch.split(gain, sizes)
+    assert (before == 1).all()
+    assert (after == 1).all()
+    fade = 80  # 5 ms
+    silence = within[fade if lost > 0 else 0 : block - fade if lost < 2 else block]
+    assert float(silence.abs().max()) == 0
+    assert float(gain.diff().abs().max()) < 1.1 / (fade - 1)  # no click
+
+
 def test_repair_of_opus(cli: Cli, tmp_path: Path, rng: torch.Generator) -> None:
     """Packets after the lost ones are decoded in their place."""
     source, coded, decoded = tmp_path / "a.wav", tmp_path / "a.nct", tmp_path / "b.wav"

@@ -340,6 +340,15 @@ def test_bad_manifests_are_refused(
         clips(put_manifest(tmp_path, text))
 
 
+@pytest.mark.parametrize("name", ["./a.wav", "../{folder}/a.wav", "link.wav", "{path}"])
+def test_a_file_under_two_names_is_refused(tmp_path: Path, name: str) -> None:
+    path = put(tmp_path / "a.wav")
+    (tmp_path / "link.wav").symlink_to(path)
+    name = name.format(folder=tmp_path.name, path=path)
+    with pytest.raises(ValueError, match=rf"row 2: '{re.escape(name)}' stands there twice"):
+        clips(put_manifest(tmp_path, f"file\na.wav\n{name}\n"))
+
+
 def test_manifest_in_another_encoding_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "a.wav")
     (tmp_path / "manifest.csv").write_bytes("file,speaker\na.wav,Jérôme\n".encode("latin-1"))

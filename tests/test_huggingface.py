@@ -29,8 +29,9 @@ from transformers.utils import logging as their_logging  # noqa: E402  # likewis
 DEPTH, SIZE = 4, 32  # codebooks and entries of the tiny models
 
 
-def tiny_encodec() -> Any:
+def tiny_encodec(**changed: Any) -> Any:
     config = hf.EncodecConfig(
+        **changed,
         num_filters=2,
         upsampling_ratios=[4, 2],
         hidden_size=16,
@@ -305,6 +306,24 @@ def test_causal_ones_hear_nothing_ahead(folders: dict[str, Path], rng: Generator
     z, changed = codec.encode_latents(wav).detach(), codec.encode_latents(other).detach()
     assert torch.equal(z[..., :20], changed[..., :20])
     assert not torch.isclose(z[..., 20], changed[..., 20]).any(dim=-1).all()
+
+
+@pytest.mark.parametrize("norm_type", ["weight_norm", "time_group_norm"])
+@pytest.mark.parametrize("convolutions", [True, False])
+def test_encodec_is_causal_if_and_only_if_it_hears_nothing_ahead(
+    tmp_path: Path, rng: Generator, norm_type: str, convolutions: bool
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = tiny_encodec(norm_type=norm_type, use_causal_conv=convolutions)
+        enliven(model)
+    model.save_pretrained(tmp_path)
+    codec = HuggingFace(str(tmp_path))
+    wav = noise(rng, 30 * 8)
+    other = wav.clone()
+    other[..., 20 * 8 :] = noise(rng, 10 * 8)
+    z, changed = codec.encode_latents(wav).detach(), codec.encode_latents(other).detach()
+    assert codec.is_causal == torch.allclose(z[..., :20], changed[..., :20], rtol=0, atol=1e-6)
 
 
 def test_latents_lie_on_both_sides_of_the_quantizer(

@@ -197,6 +197,16 @@ def test_stack_allows_what_resampling_rounds() -> None:
         stack(late, acoustic)
 
 
+@pytest.mark.parametrize(("high", "low"), [(24000, 16000), (44100, 16000), (48000, 8000)])
+def test_audio_and_what_resampling_makes_of_it_can_be_stacked(high: int, low: int) -> None:
+    for length in range(high, high + 50):
+        original = uniform(1, 10, 4, frames=11, sample_rate=high, num_samples=length)
+        shorter = math.ceil(length * low / high)
+        resampled = uniform(1, 10, 4, frames=11, sample_rate=low, num_samples=shorter)
+        assert stack(original, resampled) == stack(original, original)
+        assert stack(resampled, original).num_samples == length
+
+
 def _with_side(name: str, bits: float) -> Tokens:
     side = {name: torch.ones(1)}
     return Tokens(zeros(1, 1, 50), (50.0,), (2,), 8000, 8000, side=side, side_bits=bits)

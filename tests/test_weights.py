@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from loopback import CONTENT, SHA256, TOY, Server, cached, put, toy
 from neuralcodec import weights
 from neuralcodec.core.registry import REGISTRY, Entry
-from neuralcodec.weights import CHECKPOINTS, WeightsMissing, registry
+from neuralcodec.weights import CHECKPOINTS, WeightsMissing, listing, registry
 from neuralcodec.weights.availability import why_unavailable
 
 pytestmark = pytest.mark.usefixtures("own_weights")
@@ -154,10 +155,13 @@ def test_a_file_is_hashed_once(mirror: Server, monkeypatch: pytest.MonkeyPatch) 
     for _ in range(3):
         weights.locate("toy")
     assert len(calls) == 1
-    path.write_bytes(b"changed")
-    with pytest.raises(ValueError, match="is not the published file"):
-        weights.locate("toy")
-    assert len(calls) == 2
+    stamp = path.stat().st_mtime_ns
+    for changes, content in enumerate((CONTENT[::-1], b"changed"), start=1):  # of any length
+        path.write_bytes(content)
+        os.utime(path, ns=(stamp, stamp + changes * 1_000_000))
+        with pytest.raises(ValueError, match="is not the published file"):
+            weights.locate("toy")
+        assert len(calls) == 1 + changes
 
 
 def test_leading_digits_are_enough_to_refuse(
@@ -212,6 +216,23 @@ def test_list_says_what_is_here(cli: Callable[..., Any], tmp_path: Path) -> None
     assert "sha256, 8 digits" in lines["encodec_48khz"]
     assert "of the first download" in lines["xcodec"]
     assert lines["mimi"].endswith("not here")
+
+
+def test_weights_are_here_if_all_that_a_codec_loads_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CHECKPOINTS, "other", replace(CHECKPOINTS["toy"], path="toy/other.bin"))
+    both = replace(REGISTRY["dac_16khz"], package=None, checkpoints=("toy", "other"))
+    monkeypatch.setitem(REGISTRY, "dac_16khz", both)
+    monkeypatch.setattr(listing, "names", lambda: ["dac_16khz"])  # the others take a while
+
+    def listed() -> tuple[str, bool]:
+        row = listing.list_codecs().set_index("codec").loc["dac_16khz"]
+        return str(row["weights"]), bool(row["runs"])
+
+    assert listed() == ("not here", False)
+    put(weights.cache())
+    assert listed() == ("not here", False)
+    put(weights.cache(), path="toy/other.bin")
+    assert listed() == ("here", True)
 
 
 def test_fetch(cli: Callable[..., Any], mirror: Server) -> None:

@@ -93,10 +93,13 @@ def check_codec(codec: "Codec", header: "Header") -> None:
         return
     first = header.clips[0].books
     books = " + ".join(f"{each.count} codebooks of {each.size} entries" for each in first)
+    own = "no codebooks"
+    if codec.num_codebooks:
+        own = f"{codec.num_codebooks} of {codec.codebook_sizes[0]} entries"
     raise ValueError(
         f"the file holds {books} for audio at {header.sample_rate} Hz; "
-        f"{header.codec!r} with these settings has {codec.num_codebooks} of "
-        f"{codec.codebook_sizes[0]} entries at {codec.sample_rate} Hz, or other frame rates"
+        f"{header.codec!r} with these settings has {own} at {codec.sample_rate} Hz, "
+        f"or other frame rates"
     )
 
 
