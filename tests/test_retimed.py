@@ -182,3 +182,7 @@ def test_long_recordings_are_fitted_on_in_pieces(monkeypatch: pytest.MonkeyPatch
     assert max(seen) == 2 * codec.sample_rate
     assert sum(seen) == wav.shape[-1]
     assert z.shape[-1] == pytest.approx(wav.shape[-1] / codec.dim, abs=2 * len(seen))
+
+
+def test_a_device_among_the_settings_is_that_of_the_codec() -> None:
+    assert requantized.latent_codec("mdct", {"device": "meta", "stack": 2}).device.type == "meta"

@@ -147,13 +147,15 @@ def latent_codec(
 ) -> LatentCodec:
     """Build the latent codec `name`, with the frame rate that the settings in `RETIMING` give.
 
-    The setting `BEAM` is ignored: it belongs to the quantizer.
+    The setting `BEAM` is ignored: it belongs to the quantizer. A setting "device" goes before the
+    argument.
 
     Raises:
         ValueError: if the codec is unknown or gives no latents, or a value is out of range.
     """
     timing = {key: value for key, value in settings.items() if key in RETIMING}
-    others = {key: settings[key] for key in settings.keys() - timing.keys() - {BEAM}}
+    device = settings.get("device", device)
+    others = {key: settings[key] for key in settings.keys() - timing.keys() - {BEAM, "device"}}
     if not issubclass(find(name), LatentCodec):
         raise ValueError(f"codec {name!r} gives no latents, so it takes no {RVQ_SUFFIX!r}")
     codec = load_codec(name, device=device, **others)
