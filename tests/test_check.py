@@ -12,7 +12,8 @@ from torch import Tensor
 
 from neuralcodec import load
 from neuralcodec.check import LINES, run
-from neuralcodec.check.compare import Comparison, relative_error
+from neuralcodec.check.compare import Comparison, codes_apart, relative_error
+from neuralcodec.check.subject import Subject
 from neuralcodec.core.audio import check_tensor, check_wav, fit_length
 from neuralcodec.core.codec import Codec
 from neuralcodec.core.latents import LatentCodec
@@ -534,6 +535,39 @@ def test_a_broken_codec_fails_its_line(codec: Any) -> None:
         torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize(
+    ("state", "change"),
+    [
+        ("the random state of torch", lambda: torch.rand(1)),
+        ("the random state of numpy", lambda: np.random.random()),  # noqa: NPY002  # the global one
+        ("the random state of Python", random.random),
+        ("torch's threads", lambda: torch.set_num_threads(torch.get_num_threads() + 1)),
+        ("torch's default type", lambda: torch.set_default_dtype(torch.float64)),
+        ("torch's gradient mode", lambda: torch.set_grad_enabled(False)),
+        ("torch's deterministic mode", lambda: torch.use_deterministic_algorithms(True)),
+        ("numpy's error handling", lambda: np.seterr(all="ignore")),
+    ],
+)
+def test_the_state_that_a_codec_changes_is_named(state: str, change: Callable[[], Any]) -> None:
+    class Changing(Toy):
+        def decode(self, tokens: Tokens) -> Tensor:
+            wav = super().decode(tokens)
+            change()
+            return wav
+
+    threads, handling = torch.get_num_threads(), np.geterr()
+    try:
+        found = LINES["side effects"](Subject(Changing()))
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
+        torch.use_deterministic_algorithms(False)
+        np.seterr(**handling)
+    assert not found.holds
+    assert found.measured == f"changed: {state}"
+
+
 def test_every_line_can_fail() -> None:
     assert {codec.line for codec in BROKEN} == set(LINES)
 
@@ -588,6 +622,13 @@ def test_an_error_is_over_the_level_of_the_reference() -> None:
     assert relative_error(0 * wav, 0 * wav) == 0
     assert relative_error(wav, 0 * wav) == float("inf")
     assert relative_error(wav[:, :2], wav) == float("inf")
+
+
+def test_codes_that_one_side_lacks_all_differ() -> None:
+    one = [torch.arange(6)[None], torch.arange(6)[None], torch.arange(3)[None]]
+    assert codes_apart(one, one) == (0, 15)
+    for other, apart in ((one[:2], 3), (one[:1], 9), ([], 15), ([one[0], one[2], one[2]], 6)):
+        assert codes_apart(one, other) == codes_apart(other, one) == (apart, 15)
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -3,6 +3,7 @@ import torch
 
 from neuralcodec.core.codec import Codec
 from neuralcodec.core.loading import find, load
+from neuralcodec.core.names import unknown
 from neuralcodec.core.registry import REGISTRY, Entry
 from neuralcodec.wrappers.classical.ffmpeg import Opus
 
@@ -42,6 +43,14 @@ def test_unknown_codec_names_the_nearest() -> None:
         load("opsu")
     with pytest.raises(ValueError, match=r"unknown codec 'qqqqqq'; Known: .*aac, .*pcm"):
         find("qqqqqq")
+
+
+@pytest.mark.parametrize("known", ["opus", "Opus", "OPUS"])
+@pytest.mark.parametrize("name", ["opsu", "OPSU", "Op"])
+def test_the_nearest_name_is_found_in_any_case(name: str, known: str) -> None:
+    assert f"unknown codec {name!r}; did you mean {known!r}?" in str(
+        unknown("codec", name, ["mp3", known, "AAC"])
+    )
 
 
 def test_unknown_setting_names_the_nearest() -> None:

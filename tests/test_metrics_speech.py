@@ -160,6 +160,16 @@ def test_too_little_speech_is_undefined_not_a_made_up_score(metric: Function) ->
             metric(reference, reference, RATE)
 
 
+@pytest.mark.parametrize("metric", [stoi, estoi])
+@pytest.mark.parametrize("rate", [10000, 16000])
+def test_clips_of_about_one_frame_are_too_short(metric: Function, rate: int) -> None:
+    frame = 256 * rate // 10000  # of 256 samples at 10 kHz
+    for samples in range(frame - 3, frame + 4):
+        noise = _noise(torch.empty(samples))
+        with pytest.raises(Undefined, match="fewer than 30 frames"):
+            metric(noise, noise, rate)
+
+
 def test_estoi_is_reproducible_and_keeps_numpys_generator(speech: torch.Tensor) -> None:
     estimate = speech.clone()
     estimate[30000:50000] = 0  # digital silence: pystoi alone differs from call to call by 1e-3

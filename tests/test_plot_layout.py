@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -164,6 +165,13 @@ def test_strange_labels_have_a_file_each(tmp_path: Path) -> None:
     assert file_stems(["codebooks_50 Hz, stacked"]) == {
         "codebooks_50 Hz, stacked": "codebooks_50 Hz, stacked"
     }
+
+
+@pytest.mark.parametrize("size", [(0.1, 1000), (1000, 0.1)])
+def test_a_figure_of_any_size_is_saved(size: tuple[float, float], tmp_path: Path) -> None:
+    paths = plots.save({"long": Figure(figsize=size)}, tmp_path)
+    assert [path.name for path in paths] == ["long.png", "long.svg"]
+    assert max(image.imread(paths[0]).shape) == 60_000  # pixels
 
 
 @pytest.mark.parametrize("label", ["_x", "$\\frac{x$ $", "a\\$b", "50 % {x}"])

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from torch import Tensor
 
 from neuralcodec.core import plugins
 from neuralcodec.core.loading import load
-from neuralcodec.metrics import find, score
+from neuralcodec.metrics import CustomMetric, find, score
 
 PLUGIN = Path(__file__).parent / "plugin"
 
@@ -172,6 +173,24 @@ def test_what_a_foreign_metric_raises_costs_no_other(monkeypatch: pytest.MonkeyP
     scores = score(tone, tone, 8000, [name, "si_sdr"], kind="music")
     assert "failed: RuntimeError: out of order" in scores.reasons[name]
     assert scores["si_sdr"] == np.inf
+
+
+@pytest.mark.parametrize("own", [None, 8000, 16000])
+def test_a_metric_is_given_signals_at_the_rate_that_it_states(own: int | None) -> None:
+    heard: list[tuple[int, int, int]] = []
+
+    class Heard(CustomMetric):
+        rate = own
+
+        def score(self, reference: Tensor, estimate: Tensor, sample_rate: int) -> float:
+            heard.append((len(reference), len(estimate), sample_rate))
+            return 0.0
+
+    tone = np.sin(np.arange(4800) * 0.1)
+    for rate in (8000, 16000, 48000):
+        Heard()(tone, tone, rate)
+        asked = own or rate
+        assert heard.pop() == (4800 * asked // rate, 4800 * asked // rate, asked)
 
 
 def test_a_package_cannot_take_a_name_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -333,8 +333,12 @@ def test_bad_input_names_value_and_limit(latents: Tensor) -> None:
         rvq.encode(latents[:, :5])
     with pytest.raises(ValueError, match="infinite"):
         rvq.encode(latents / 0)
-    with pytest.raises(ValueError, match=r"0..15, got 0..16"):
-        rvq.decode(torch.tensor([[[0, 16]]]))
+    for level in range(3):
+        for code, limits in ((16, r"0\.\.16"), (-1, r"-1\.\.0")):
+            codes = torch.zeros(1, 3, 2, dtype=torch.int64)
+            codes[0, level, 1] = code
+            with pytest.raises(ValueError, match=rf"codes must lie in 0\.\.15, got {limits}"):
+                rvq.decode(codes)
     with pytest.raises(ValueError, match=r"num_codebooks must be 1..3, got 4"):
         rvq.decode(torch.zeros(1, 4, 5, dtype=torch.int64))
     with pytest.raises(ValueError, match="int64"):

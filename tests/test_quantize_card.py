@@ -81,6 +81,12 @@ def test_codebooks_of_the_first_training_batches_count_as_codebooks(rng: Generat
             "dim=12, 2 x (3 x 4), euclidean, 12 bits/frame, ema, cpu",
         ),
         (
+            GroupedResidualVectorQuantizer(
+                [plain(), ResidualVectorQuantizer(6, 3, 4, frame_rate=50, training=AT_RANDOM)]
+            ),
+            "dim=12, 2 x (3 x 4), euclidean, 50 Hz, 12 bits/frame, ema, cpu",
+        ),
+        (
             SplitResidualVectorQuantizer(
                 [
                     ResidualVectorQuantizer(6, 1, 16, frame_rate=12.5, training=AT_RANDOM),

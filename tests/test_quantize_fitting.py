@@ -1,5 +1,7 @@
 """Laws of fitting without gradients: on what it wasn't fitted on, in bounded memory."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -251,6 +253,24 @@ def test_levels_of_their_own_size_and_projections_are_fitted(latents: Tensor) ->
     for rvq in (shared, level):
         for entries in rvq.codebooks:
             assert len(entries.unique(dim=0)) == 16
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"metric": "cosine"}, {"codebook_dim": 4}, {"codebook_dim": 4, "metric": "cosine"}],
+)
+def test_each_level_is_fitted_to_what_the_codes_of_those_before_leave_over(
+    options: dict[str, Any], latents: Tensor
+) -> None:
+    torch.manual_seed(0)
+    told: list[Progress] = []
+    rvq = ResidualVectorQuantizer(8, 3, 16, **options)
+    rvq.fit(latents, beam_width=1, refinements=0, progress=told.append)
+    codes = rvq.encode(latents)
+    for level, step in enumerate(told, start=1):
+        rest = latents - rvq.decode(codes[:, :level]).detach()
+        expected = float(rest.square().sum() / latents.square().sum())
+        assert step.nmse == pytest.approx(expected, rel=1e-4)
 
 
 def test_bad_settings_name_value_and_limit(latents: Tensor) -> None:

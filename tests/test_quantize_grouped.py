@@ -122,6 +122,19 @@ def test_groups_share_one_draw_of_dropout_and_a_split_keeps_its_first_part(rng: 
 
 
 @pytest.mark.parametrize("make", [grouped, split])
+@pytest.mark.parametrize("shape", [(0, 6, 5), (2, 6, 0)])
+def test_no_latents_give_no_codes_and_no_loss(
+    make: Any, shape: tuple[int, int, int], rng: Generator
+) -> None:
+    rvq = make(rng)
+    result = rvq(torch.zeros(shape))
+    assert result.quantized.shape == shape
+    assert result.codes.shape == (shape[0], rvq.num_codebooks, shape[2])
+    assert result.commitment_loss.item() == result.codebook_loss.item() == 0
+    assert rvq.decode(rvq.encode(torch.zeros(shape))).shape == shape
+
+
+@pytest.mark.parametrize("make", [grouped, split])
 def test_statistics_are_in_the_order_of_the_codes(make: Any, rng: Generator) -> None:
     rvq = make(rng)
     codes = rvq(latents(rng)).codes

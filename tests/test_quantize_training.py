@@ -488,6 +488,16 @@ def test_a_start_is_fitted_again_when_its_vectors_have_doubled(
     assert sizes == fits
 
 
+def test_a_start_draws_from_all_parts_of_a_large_batch(rng: Generator) -> None:
+    torch.manual_seed(0)
+    centers = 10 * torch.eye(4).repeat_interleave(200, dim=0)  # one after another in time
+    z = (centers + 0.1 * torch.randn(800, 4, generator=rng)).T[None]
+    rvq = ResidualVectorQuantizer(4, 1, 4, training=Training(start_vectors=16))  # 64 of the 800
+    rvq(z)
+    assert rvq.fitted
+    assert nmse(rvq, z) < 0.01
+
+
 # Statistics
 
 
@@ -508,6 +518,18 @@ def test_statistics_are_those_of_the_codes(rng: Generator) -> None:
     lines = rvq.summary().splitlines()
     assert len(lines) == 4
     assert lines[1].split()[:3] == ["0", "8", "100.0%"]
+
+
+@pytest.mark.parametrize("books", CODEBOOKS)
+def test_fitted_codebooks_have_no_history(
+    books: Literal["ema", "gradient"], rng: Generator
+) -> None:
+    z = torch.randn(1, 4, 100, generator=rng)
+    fresh = ResidualVectorQuantizer(4, 3, 8, training=replace(AT_ONCE, codebooks=books)).fit(z)
+    used = trained(torch.randn(2, 4, 500, generator=rng), replace(AT_ONCE, codebooks=books))
+    assert (used.usage > 0).all()
+    assert same(state(used.fit(z)), state(fresh))
+    assert used.usage.isnan().all()
 
 
 def test_an_entry_is_in_use_for_some_batches_after_it_was_named() -> None:

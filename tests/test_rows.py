@@ -60,8 +60,15 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"codec,stoi\n\xff,1\n")
     with pytest.raises(ValueError, match=r"results\.csv is not a table of rows: .*utf-8"):
         read_rows(path)
-    written(path, "pcm,1,0.5,a,0.5,ok,,{},p,pcm", "pcm,1,0.5,a,good,ok,,{},p,pcm")
-    with pytest.raises(ValueError, match=r"column 'stoi' must hold numbers, got 'good'"):
+
+
+@pytest.mark.parametrize("column", ["num_codebooks", "bitrate_kbps", "stoi"])
+def test_text_in_a_column_of_numbers_is_named(tmp_path: Path, column: str) -> None:
+    line = "pcm,1,0.5,a,0.5,ok,,{},p,pcm"
+    cells = line.split(",")
+    cells[HEADER.split(",").index(column)] = "good"
+    path = written(tmp_path / "results.csv", line, ",".join(cells))
+    with pytest.raises(ValueError, match=rf"column '{column}' must hold numbers, got 'good'"):
         read_rows(path)
 
 

@@ -258,6 +258,13 @@ def test_latent_codec_gets_default_sizes(write_sweep: Callable[..., Path]) -> No
     assert (setup.depths, setup.codebook_size) == ((8,), 1024)
 
 
+def test_the_smallest_codebook_has_two_entries(write_sweep: Callable[..., Path]) -> None:
+    plan = make(read(write_sweep("[grid.mdct]\ncodebook_size = [2, 3]")))
+    assert {job.setup.codebook_size for job in plan.jobs} == {2, 3}
+    with pytest.raises(ValueError, match=r"mdct\.codebook_size: must be at least 2, got 1"):
+        make(read(write_sweep("[grid.mdct]\ncodebook_size = [2, 1]")))
+
+
 def test_key_order_of_the_file_does_not_matter(write_sweep: Callable[..., Path]) -> None:
     first = make(read(write_sweep("[grid.pcm]\nbits = [4, 8]\nsample_rate = [8000, 16000]")))
     second = make(read(write_sweep("[grid.pcm]\nsample_rate = [16000, 8000]\nbits = [8, 4]")))
@@ -346,10 +353,20 @@ def test_plan_is_the_same_every_time(write_sweep: Callable[..., Path]) -> None:
     assert make(experiment).keys == make(experiment).keys
 
 
-def test_signature_of_a_fit_depends_on_its_depth(write_sweep: Callable[..., Path]) -> None:
+def test_signature_of_a_fit_depends_on_all_that_determines_it(
+    write_sweep: Callable[..., Path],
+) -> None:
     fit = make(read(write_sweep(SWEPT))).jobs[0].setup.fit
     assert fit is not None
-    assert replace(fit, num_codebooks=9).signature != fit.signature
+    others = [
+        replace(fit, codec="mel"),
+        replace(fit, settings=(("frame_rate", 25),)),
+        replace(fit, codebook_size=17),
+        replace(fit, num_codebooks=9),
+        replace(fit, seed=1),
+        replace(fit, audio_digest="0" * 16),
+    ]
+    assert len({fit.signature, *(other.signature for other in others)}) == 7
     assert replace(fit).signature == fit.signature
     assert re.fullmatch("[0-9a-f]{16}", fit.signature)
 

@@ -1,7 +1,9 @@
 import errno
 import importlib
 import json
+import math
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -184,6 +186,24 @@ def test_metrics_of_speech_are_for_speech(finished: tuple[Path, Plan, Outcome]) 
     assert set(table["kind"]) == {"speech", "music"}
     assert (table["stoi"].notna() == (table["kind"] == "speech")).all()
     assert table[["si_sdr", "log_mel_distance"]].notna().all(axis=None)
+
+
+def test_rows_of_unknown_kind_say_why_speech_has_no_score(
+    write_sweep: WriteSweep, clip_folder: Path, tmp_path: Path
+) -> None:
+    for path in (clip_folder / "speech").iterdir():
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / "mine" / "a.flac")
+    experiment = read(write_sweep("[grid.pcm]", metrics=["stoi", "si_sdr"]))
+    for kind, reason in (
+        (None, "stoi: defined for speech only, the clip's kind is unknown"),
+        ("music", ""),  # which its kind says
+        ("speech", ""),
+    ):
+        (job,) = make(experiment, audio=tmp_path / "mine", kind=kind).jobs
+        ((_, row),) = run_job(job, tmp_path)
+        assert (row["status"], row["reason"]) == ("ok", reason)
+        assert math.isfinite(row["stoi"]) == (kind == "speech")
 
 
 def test_rows_equal_the_library_used_by_hand(

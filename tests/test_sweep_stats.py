@@ -40,9 +40,13 @@ def test_mean_and_interval_of_a_point() -> None:
     assert math.isnan(summary["low"][1])  # one clip says nothing of others
 
 
-def test_same_rows_give_the_same_interval() -> None:
+def test_same_rows_and_seed_give_the_same_interval() -> None:
     rows = _rows({"a": list(np.random.default_rng(0).normal(size=20))})
-    pd.testing.assert_frame_equal(summarise(rows, "si_sdr"), summarise(rows, "si_sdr"))
+    one, same, other = (summarise(rows, "si_sdr", seed=seed) for seed in (5, 5, 6))
+    pd.testing.assert_frame_equal(one, same)
+    assert one["mean"].equals(other["mean"])
+    assert not one["low"].equals(other["low"])
+    assert other["low"][0] == pytest.approx(one["low"][0], abs=0.1)
 
 
 def test_rates_are_means_over_the_clips_that_are_scored() -> None:

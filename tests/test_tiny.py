@@ -15,7 +15,7 @@ from neuralcodec.core.loading import find
 from neuralcodec.quantize import ResidualVectorQuantizer
 from neuralcodec.tiny import checkpoint
 from neuralcodec.tiny.codec import Tiny
-from neuralcodec.tiny.model import TinyConfig, TinyModel
+from neuralcodec.tiny.model import SAMPLE_RATE, TinyConfig, TinyModel
 from neuralcodec.tiny.spectra import HOP, analyse, compress, expand, synthesise
 
 SMALL = TinyConfig(
@@ -147,6 +147,21 @@ def test_chunks_give_the_tokens_and_the_audio_of_the_whole(
     assert torch.allclose(joined, codec.decode(whole), atol=1e-5)
 
 
+@pytest.mark.parametrize("config", SIZES, ids=ids)
+def test_no_sample_waits_longer_than_the_delay(config: TinyConfig, rng: Generator) -> None:
+    model, hop = build(config), config.hop_length
+    frames = 2 * (config.encode_context + config.decode_context) + 5
+    wav = torch.randn(1, frames * hop, generator=rng) * 0.1
+    place = frames // 2 * hop + hop - 1
+    other = wav.clone()
+    other[:, place:] += torch.randn(1, frames * hop - place, generator=rng)
+    with torch.inference_mode():
+        heard = (model.decoder(model.encoder(wav)) - model.decoder(model.encoder(other))).abs()[0]
+    first = int((heard > 1e-5).nonzero()[0, 0])
+    wait = (place - first) / SAMPLE_RATE
+    assert (0 if config.causal else config.delay / 2) < wait < config.delay
+
+
 def test_causal_delay_is_less() -> None:
     both = [replace(SMALL, causal=causal).delay for causal in (True, False)]
     assert float(both[0]) == 0.04  # a latent and the next one
@@ -245,6 +260,17 @@ def test_a_model_begins_with_what_fits_of_another(tmp_path: Path) -> None:
     assert {name.split(".")[1] for name in left} == {"join", "direct", "split"}
     ours, theirs = dict(other.named_parameters()), dict(source.named_parameters())
     assert_kept(ours["decoder.end.weight"], theirs["decoder.end.weight"])
+
+
+def test_a_model_of_the_same_sizes_begins_as_a_copy(tmp_path: Path, rng: Generator) -> None:
+    saved(tmp_path / "m.safetensors")
+    copy = build(SMALL, seed=5)
+    assert checkpoint.begin_with(copy, tmp_path / "m.safetensors") == []
+    source, _ = checkpoint.load_model(tmp_path / "m.safetensors")
+    wav = 0.1 * torch.randn(1, 1, 8000, generator=rng)
+    ours, theirs = (Tiny.of(model).encode(wav) for model in (copy, source))
+    assert torch.equal(torch.stack(ours.streams), torch.stack(theirs.streams))
+    assert torch.equal(Tiny.of(copy).decode(ours), Tiny.of(source).decode(theirs))
 
 
 def test_stacked_latents_begin_as_those_of_another_model_side_by_side(

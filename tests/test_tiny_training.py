@@ -499,6 +499,19 @@ def test_gradients_that_are_not_finite_change_nothing_and_then_stop(
         trainer.run_step()
 
 
+def test_a_step_with_a_finite_gradient_renews_the_patience(
+    tmp_path: Path, speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, good = make(tmp_path, speakers), LOSSES["mel"]
+    for number in (10, 11):  # fewer than 20 in a row
+        monkeypatch.setitem(LOSSES, "mel", lambda reference, estimate: (estimate * math.nan).sum())
+        for _ in range(number):
+            trainer.run_step()
+        monkeypatch.setitem(LOSSES, "mel", good)
+        assert math.isfinite(trainer.run_step()["gradient_norm"])
+    assert trainer.skipped == 21
+
+
 def test_the_average_follows_the_weights_fast_at_first_and_slowly_later(
     tmp_path: Path, speakers: Path
 ) -> None:
@@ -641,6 +654,22 @@ def test_batches_depend_on_their_key_alone(speakers: Path) -> None:
     second.batch(4, 0, 0, 0)
     assert torch.equal(second.batch(4, 1, 2, 3), batch)
     assert not torch.equal(first.batch(4, 1, 2, 4), batch)
+
+
+def test_clips_are_kept_in_memory_up_to_the_limit(tmp_path: Path, rng: Generator) -> None:
+    for number in range(4):  # of 0.4 MB each in 16 bits
+        wav = 0.1 * torch.randn(1, 200_000, generator=rng)
+        audio.write(tmp_path / f"{number}.wav", wav, 16000)
+    found = Corpus(
+        [Source(str(tmp_path))],
+        seconds=0.5,
+        augmentation=Augmentation(),
+        held_out=0.0,
+        memory_mib=1,
+    )
+    found.batch(40, 0)
+    kept = sum(samples.nbytes for samples in found._kept.values())
+    assert 2**19 < kept <= 2**20
 
 
 def test_speakers_are_held_out_whole(speakers: Path) -> None:
@@ -827,7 +856,7 @@ def test_validation_takes_a_clip_of_each_speaker_in_turn() -> None:
     def clip(name: str, speaker: str, kind: str = "speech") -> Clip:
         return Clip(name, Path(name), kind, "", speaker)
 
-    found = [clip("a", "x"), clip("b", "x"), clip("c", "y"), clip("d", "z", "music")]
+    found = [clip("a", "x"), clip("b", "x"), clip("c", "y", "unknown"), clip("d", "z", "music")]
     assert [each.name for each in validation.choose(found, 2)] == ["a", "c"]
     assert [each.name for each in validation.choose(found, 9)] == ["a", "c", "b"]
     assert validation.depths(8) == [1, 2, 4, 8]
@@ -914,6 +943,16 @@ def test_loudness_hears_what_is_added_more_than_what_is_missing(speech: Tensor) 
     assert loss(4 * speech, 4 * (speech + hiss)) == pytest.approx(
         float(loss(speech, speech + hiss)), rel=1e-3
     )
+
+
+def test_differences_of_up_to_a_quarter_of_the_loudness_are_masked(rng: Generator) -> None:
+    noise = 0.1 * torch.randn(1, 16000, generator=rng)
+    # Loudness grows with the amplitude to the power of 0.46: by a quarter at a gain of 1.6.
+    none, below, above = (
+        float(LOSSES["loudness"](noise, gain * noise)) for gain in (1.0, 1.5, 1.75)
+    )
+    assert none < below
+    assert above - below > 5 * (below - none)
 
 
 def test_envelope_loss_is_what_stoi_measures(rng: Generator) -> None:

@@ -8,7 +8,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
     """Make the error for an unknown `name`, naming the nearest known ones and all that are allowed.
 
     Nearest are those that begin with the name, as "encodec_24khz" does with "EnCodec", or else the
-    one with the most similar spelling.
+    one with the most similar spelling. Upper and lower case count as the same.
 
     Args:
         what: what the name stands for, in singular: "codec", "metric", "setting".
@@ -26,7 +26,11 @@ def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
     options = sorted(known)
     typed = name.lower().replace("-", "_")
     near = [each for each in options if typed and each.lower().startswith(typed)]
-    near = near or difflib.get_close_matches(typed, options, n=1, cutoff=0.5)
+    if not near:  # whatever the case of either
+        spelled = {each.lower(): each for each in options}
+        near = [
+            spelled[each] for each in difflib.get_close_matches(typed, spelled, n=1, cutoff=0.5)
+        ]
     hint = f" did you mean {' or '.join(map(repr, near))}?" if near else ""
     return ValueError(f"unknown {what} {name!r};{hint} Known: {', '.join(options) or 'none'}")
 
