@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+COMPILE = $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 
 .PHONY: sweep test lint clean
 .DELETE_ON_ERROR:
@@ -21,15 +22,18 @@ lint: .venv/dev
 	$(BIN)/mypy
 
 # The two stamps are the two sets of packages; each is made again when a list of packages changes.
-# Modules are compiled when they are first imported: most never are, and to compile all takes a minute.
+# All cores compile the packages' modules afterwards, where pip would use one; some packages hold
+# templates that are no Python, which do no harm.
 .venv/core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable .
+	$(COMPILE)
 	touch $@
 
 .venv/dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[all,dev]'
+	$(COMPILE)
 	touch .venv/core $@
 
 clean:
