@@ -8,18 +8,18 @@ from torch import Generator, nn
 
 from neuralcodec.quantize import (
     GroupedResidualVectorQuantizer,
+    Learning,
     ResidualVectorQuantizer,
     SplitResidualVectorQuantizer,
-    Training,
 )
 
-AT_RANDOM = Training(start_vectors=0)  # there are codebooks from the beginning
+AT_RANDOM = Learning(start_vectors=0)  # there are codebooks from the beginning
 
 Quantizer = ResidualVectorQuantizer | GroupedResidualVectorQuantizer | SplitResidualVectorQuantizer
 
 
 def plain(dim: int = 6, levels: int = 3, size: int = 4) -> ResidualVectorQuantizer:
-    return ResidualVectorQuantizer(dim, levels, size, training=AT_RANDOM)
+    return ResidualVectorQuantizer(dim, levels, size, learning=AT_RANDOM)
 
 
 def tables(rvq: Quantizer) -> list[ElementTree.Element]:
@@ -50,16 +50,16 @@ def test_codebooks_of_the_first_training_batches_count_as_codebooks(rng: Generat
     ("rvq", "line"),
     [
         (
-            ResidualVectorQuantizer(6, 3, (16, 4, 4), metric="cosine", training=AT_RANDOM),
+            ResidualVectorQuantizer(6, 3, (16, 4, 4), metric="cosine", learning=AT_RANDOM),
             "dim=6, 1 x 16 + 2 x 4, cosine, 8 bits/frame, ema, cpu",
         ),
         (
-            ResidualVectorQuantizer(6, 7, range(2, 9), frame_rate=86.1328125, training=AT_RANDOM),
+            ResidualVectorQuantizer(6, 7, range(2, 9), frame_rate=86.1328125, learning=AT_RANDOM),
             "dim=6, 1 x 2 + 1 x 3 + 1 x 4 + 1 x 5 + 3 more, euclidean, 86.1328 Hz, 1.318 kbit/s, "
             "ema, cpu",
         ),
         (
-            ResidualVectorQuantizer(6, 3, 4, codebook_dim=2, training=AT_RANDOM),
+            ResidualVectorQuantizer(6, 3, 4, codebook_dim=2, learning=AT_RANDOM),
             "dim=6, 3 x 4, codebook_dim=2 per level, euclidean, 6 bits/frame, ema, cpu",
         ),
         (
@@ -67,12 +67,12 @@ def test_codebooks_of_the_first_training_batches_count_as_codebooks(rng: Generat
                 *(6, 3, 4),
                 codebook_dim=2,
                 projection="shared",
-                training=Training(codebooks="gradient", start_vectors=0),
+                learning=Learning(codebooks="gradient", start_vectors=0),
             ),
             "dim=6, 3 x 4, codebook_dim=2 shared, euclidean, 6 bits/frame, gradient codebooks, cpu",
         ),
         (
-            ResidualVectorQuantizer(6, 1, 4, codebook_dim=2, training=AT_RANDOM),
+            ResidualVectorQuantizer(6, 1, 4, codebook_dim=2, learning=AT_RANDOM),
             "dim=6, 1 x 4, codebook_dim=2, euclidean, 2 bits/frame, ema, cpu",
         ),
         (plain().to("meta"), "dim=6, 3 x 4, euclidean, 6 bits/frame, ema, meta"),
@@ -82,14 +82,14 @@ def test_codebooks_of_the_first_training_batches_count_as_codebooks(rng: Generat
         ),
         (
             GroupedResidualVectorQuantizer(
-                [plain(), ResidualVectorQuantizer(6, 3, 4, frame_rate=50, training=AT_RANDOM)]
+                [plain(), ResidualVectorQuantizer(6, 3, 4, frame_rate=50, learning=AT_RANDOM)]
             ),
             "dim=12, 2 x (3 x 4), euclidean, 50 Hz, 12 bits/frame, ema, cpu",
         ),
         (
             SplitResidualVectorQuantizer(
                 [
-                    ResidualVectorQuantizer(6, 1, 16, frame_rate=12.5, training=AT_RANDOM),
+                    ResidualVectorQuantizer(6, 1, 16, frame_rate=12.5, learning=AT_RANDOM),
                     ResidualVectorQuantizer(
                         *(6, 7, 4), codebook_dim=2, projection="shared", frame_rate=12.5
                     ),

@@ -9,21 +9,23 @@ import torch
 from torch import Generator, Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from neuralcodec.quantize import ResidualVectorQuantizer, Training
+from neuralcodec.quantize import Learning, ResidualVectorQuantizer
 
 pytestmark = pytest.mark.skipif(
     not (distributed.is_available() and distributed.is_gloo_available()), reason="needs gloo"
 )
 
 STEPS = 12
-WANTED = Training(decay=0.8, start_vectors=20)  # 160 vectors: the start takes several batches
+WANTED = Learning(decay=0.8, start_vectors=20)  # 160 vectors: the start takes several batches
+IN_STEPS = Learning(decay=0.8, start_vectors=20, update="manual")
+PARTS = ("halves", "quarters")
 KINDS: dict[str, dict[str, Any]] = {
-    "ema": {"training": WANTED},
+    "ema": {"learning": WANTED},
     "gradient": {
         "codebook_dim": 3,
-        "training": Training(codebooks="gradient", decay=0.8, start_vectors=20),
+        "learning": Learning(codebooks="gradient", decay=0.8, start_vectors=20),
     },
-    "no start": {"training": Training(decay=0.8, start_vectors=0)},
+    "no start": {"learning": Learning(decay=0.8, start_vectors=0)},
 }
 
 
@@ -70,10 +72,17 @@ def train(rank: int, folder: str) -> None:
                 optimizer.step()
         torch.save(rvq.state_dict(), Path(folder) / f"{kind}-{rank}.pt")
     # one batch in two halves, for comparison with one process
-    rvq = ResidualVectorQuantizer.from_codebooks(books(), training=WANTED)
+    rvq = ResidualVectorQuantizer.from_codebooks(books(), learning=WANTED)
     for step in range(3):
         rvq(whole(step)[:, :, rank::2])
     torch.save(rvq.state_dict(), Path(folder) / f"halves-{rank}.pt")
+    # and each half in two steps
+    rvq = ResidualVectorQuantizer.from_codebooks(books(), learning=IN_STEPS)
+    for step in range(3):
+        for part in whole(step)[:, :, rank::2].chunk(2, dim=2):
+            rvq(part)
+        rvq.update()
+    torch.save(rvq.state_dict(), Path(folder) / f"quarters-{rank}.pt")
     distributed.destroy_process_group()
 
 
@@ -99,11 +108,11 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str,
     assert [process.exitcode for process in processes] == [0, 0]
     return {
         kind: [torch.load(folder / f"{kind}-{rank}.pt", weights_only=True) for rank in (0, 1)]
-        for kind in (*KINDS, "halves")
+        for kind in (*KINDS, *PARTS)
     }
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "halves"])
+@pytest.mark.parametrize("kind", [*KINDS, *PARTS])
 def test_all_state_is_equal_bit_by_bit(
     kind: str, states: dict[str, list[dict[str, Tensor]]]
 ) -> None:
@@ -124,11 +133,12 @@ def test_the_entry_put_out_of_reach_is_alive(
     assert (state["histogram"] > 0).all()
 
 
-def test_two_halves_teach_what_the_whole_teaches(
-    states: dict[str, list[dict[str, Tensor]]],
+@pytest.mark.parametrize("kind", PARTS)
+def test_parts_teach_what_the_whole_teaches(
+    kind: str, states: dict[str, list[dict[str, Tensor]]]
 ) -> None:
-    rvq = ResidualVectorQuantizer.from_codebooks(books(), training=WANTED)
+    rvq = ResidualVectorQuantizer.from_codebooks(books(), learning=WANTED)
     for step in range(3):
         rvq(whole(step))
     for name, value in rvq.state_dict().items():
-        torch.testing.assert_close(states["halves"][0][name], value, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(states[kind][0][name], value, atol=1e-4, rtol=1e-4)

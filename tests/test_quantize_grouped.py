@@ -9,12 +9,12 @@ from torch import Generator, Tensor
 
 from neuralcodec.quantize import (
     GroupedResidualVectorQuantizer,
+    Learning,
     ResidualVectorQuantizer,
     SplitResidualVectorQuantizer,
-    Training,
 )
 
-AT_ONCE = Training(start_vectors=1)
+AT_ONCE = Learning(start_vectors=1)
 
 
 def grouped(rng: Generator, **options: Any) -> GroupedResidualVectorQuantizer:
@@ -103,11 +103,11 @@ def test_the_loss_of_a_split_is_the_mean_over_the_levels_of_all_parts(rng: Gener
 
 
 def test_groups_share_one_draw_of_dropout_and_a_split_keeps_its_first_part(rng: Generator) -> None:
-    dropout = Training(start_vectors=1, quantizer_dropout=1.0)
+    dropout = Learning(start_vectors=1, quantizer_dropout=1.0)
     z = torch.randn(60, 6, 4, generator=rng)
     levels = []
     for make, allowed in ((grouped, {2, 4, 6}), (split, {2, 3, 4})):
-        rvq = make(rng, training=dropout)
+        rvq = make(rng, learning=dropout)
         decoders = make(rng).load_state_dict(rvq.state_dict(), strict=True)
         assert not decoders.missing_keys
         frozen = make(rng)
@@ -183,6 +183,59 @@ def test_bad_input_names_value_and_limit(rng: Generator) -> None:
             kind([])
         with pytest.raises(ValueError, match="alike in dim"):
             kind([ResidualVectorQuantizer(2, 1, 4), ResidualVectorQuantizer(3, 1, 4)])
-    dropping = ResidualVectorQuantizer(6, 2, 4, training=Training(quantizer_dropout=0.5))
+    dropping = ResidualVectorQuantizer(6, 2, 4, learning=Learning(quantizer_dropout=0.5))
     with pytest.raises(ValueError, match=r"last part only, got \[0.5, 0.0\]"):
         SplitResidualVectorQuantizer([dropping, ResidualVectorQuantizer(6, 2, 4)])
+
+
+def test_prefix_lengths_are_the_codes_of_each_length(rng: Generator) -> None:
+    z = latents(rng)
+    for rvq, lengths in ((grouped(rng), [4, 2, 6]), (split(rng), [3, 1, 4, 2])):
+        for width in (1, 3):
+            found = rvq.encode(z, beam_width=width, prefix_lengths=lengths)
+            assert len(found) == len(lengths)
+            for length, codes in zip(lengths, found, strict=True):
+                assert torch.equal(codes, rvq.encode(z, length, beam_width=width))
+        few = rvq.encode(z, 2, prefix_lengths=[2])
+        assert torch.equal(few[0], rvq.encode(z, 2))
+        with pytest.raises(ValueError, match=r"prefix_lengths must be numbers in 1..2, got \[4\]"):
+            rvq.encode(z, 2, prefix_lengths=[4])
+    with pytest.raises(ValueError, match="multiple of the 2 groups, got 3"):
+        grouped(rng).encode(z, prefix_lengths=[3])
+
+
+def test_items_use_as_many_levels_as_they_are_told(rng: Generator) -> None:
+    z = torch.randn(3, 6, 20, generator=rng)
+    for rvq, items in ((grouped(rng), [2, 6, 4]), (split(rng), [1, 4, 2])):
+        rvq.eval()
+        result = rvq(z, item_codebooks=torch.tensor(items))
+        assert torch.equal(result.codes, rvq.encode(z))
+        assert result.num_codebooks.tolist() == items
+        losses = []
+        for item, count in enumerate(items):
+            alone = rvq(z[item : item + 1], count)
+            losses.append(alone.commitment_loss * count)
+            assert torch.allclose(result.quantized[item], alone.quantized[0], atol=1e-6)
+        assert torch.allclose(result.commitment_loss, sum(losses) / sum(items), atol=1e-6)
+        with pytest.raises(ValueError, match=r"item_codebooks must lie in 0..2, got"):
+            rvq(z, 2, item_codebooks=torch.tensor(items))
+    with pytest.raises(ValueError, match=r"multiples of the 2 groups, got \[2, 3, 4\]"):
+        grouped(rng)(z, item_codebooks=torch.tensor([2, 3, 4]))
+
+
+def test_parts_fit_on_what_comes_in_pieces_and_report_all_steps(rng: Generator) -> None:
+    pieces = [torch.randn(2, 6, length, generator=rng) for length in (30, 50, 20)]
+    whole = torch.cat([piece.movedim(0, 1).flatten(1) for piece in pieces], dim=1)[None]
+    for make in (GroupedResidualVectorQuantizer, SplitResidualVectorQuantizer):
+        dim = 3 if make is GroupedResidualVectorQuantizer else 6
+        expected, *others = (
+            make([ResidualVectorQuantizer(dim, 2, 8) for _ in range(2)]) for _ in range(3)
+        )
+        steps: list[Any] = []
+        expected.fit(whole, progress=steps.append)
+        assert [each.step for each in steps] == list(range(1, len(steps) + 1))
+        assert {each.steps for each in steps} == {len(steps)}
+        for rvq, given in zip(others, (pieces, iter(pieces)), strict=True):
+            rvq.fit(given)
+            for name, value in expected.state_dict().items():
+                assert torch.equal(value, rvq.state_dict()[name]), name

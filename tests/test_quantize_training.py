@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor, nn
 
-from neuralcodec.quantize import QuantizedResult, ResidualVectorQuantizer, Training
+from neuralcodec.quantize import Learning, QuantizedResult, ResidualVectorQuantizer
 from neuralcodec.quantize.gradient import (
     Gradient,
     noise_substitution,
@@ -23,7 +23,7 @@ from neuralcodec.quantize.gradient import (
 from neuralcodec.quantize.start import Start
 from neuralcodec.quantize.statistics import entropy, usage
 
-AT_ONCE = Training(start_vectors=1)  # the first batch of V vectors or more is the whole start
+AT_ONCE = Learning(start_vectors=1)  # the first batch of V vectors or more is the whole start
 CODEBOOKS: tuple[Literal["ema", "gradient"], ...] = ("ema", "gradient")
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -41,10 +41,10 @@ def mixture(batch: int, length: int, rng: Generator, centers: int = 8, dim: int 
     return (chosen + 0.3 * torch.randn(chosen.shape, generator=rng)).mT
 
 
-def trained(z: Tensor, training: Training = AT_ONCE, **kind: Any) -> ResidualVectorQuantizer:
+def trained(z: Tensor, training: Learning = AT_ONCE, **kind: Any) -> ResidualVectorQuantizer:
     """Make a quantizer of 3 levels of 8 entries that has begun on `z`."""
     torch.manual_seed(0)
-    rvq = ResidualVectorQuantizer(z.shape[1], 3, 8, training=training, **kind)
+    rvq = ResidualVectorQuantizer(z.shape[1], 3, 8, learning=training, **kind)
     rvq(z)
     assert rvq.fitted
     return rvq
@@ -178,7 +178,7 @@ def test_noise_takes_the_length_of_the_error_in_training_alone(rng: Generator) -
     assert torch.allclose((result.quantized - z).norm(dim=1), error.norm(dim=1), atol=1e-4)
     assert not torch.allclose(result.quantized, before.decode(result.codes), atol=0.1)
     torch.manual_seed(1)
-    copy = ResidualVectorQuantizer.from_codebooks(before.codebooks, training=rvq.options)
+    copy = ResidualVectorQuantizer.from_codebooks(before.codebooks, learning=rvq.learning)
     assert torch.equal(copy(z).quantized, result.quantized)
     found = rvq.eval()(z)
     assert torch.equal(found.quantized, rvq.decode(found.codes))
@@ -191,7 +191,7 @@ def test_noise_takes_the_length_of_the_error_in_training_alone(rng: Generator) -
 @pytest.mark.parametrize("gradient", ["straight_through", "noise_substitution"])
 def test_noise_draws_together_what_does_not_matter(gradient: Gradient, rng: Generator) -> None:
     x = torch.randn(1, 2, 4000, generator=rng)
-    rvq = ResidualVectorQuantizer(2, 1, 16, training=replace(AT_ONCE, gradient=gradient))
+    rvq = ResidualVectorQuantizer(2, 1, 16, learning=replace(AT_ONCE, gradient=gradient))
     rvq.fit(x)
     scale = torch.ones(2, requires_grad=True)
     quantized = rvq(scale[:, None] * x).quantized
@@ -204,10 +204,10 @@ def test_noise_draws_together_what_does_not_matter(gradient: Gradient, rng: Gene
 
 
 def test_noise_is_not_for_projections_of_each_level() -> None:
-    training = Training(gradient="noise_substitution")
+    training = Learning(gradient="noise_substitution")
     with pytest.raises(ValueError, match="projection='shared' or none, got 'level'"):
-        ResidualVectorQuantizer(4, 2, 8, codebook_dim=2, training=training)
-    ResidualVectorQuantizer(4, 2, 8, codebook_dim=2, projection="shared", training=training)
+        ResidualVectorQuantizer(4, 2, 8, codebook_dim=2, learning=training)
+    ResidualVectorQuantizer(4, 2, 8, codebook_dim=2, projection="shared", learning=training)
 
 
 def test_commitment_loss_is_the_mean_error_of_the_prefixes_and_pulls_to_them(
@@ -273,6 +273,9 @@ def test_dropped_levels_are_missing_from_sum_loss_and_bitrate(kind: str, rng: Ge
     rvq = trained(z, frame_rate=50.0, **KINDS[kind]).eval()
     whole = rvq(z)
     items = torch.tensor([1, 3, 2])
+    none = rvq(z, item_codebooks=torch.tensor([0, 3, 2]))
+    assert not none.quantized[0].any()
+    assert none.bitrate_kbps[0] == 0
     result = rvq(z, item_codebooks=items)
     assert torch.equal(result.codes, whole.codes)
     for item, levels in enumerate(items.tolist()):
@@ -309,7 +312,7 @@ def test_levels_that_are_not_asked_for_do_not_learn(rng: Generator) -> None:
 
 
 def test_sizes_of_their_own_leave_unused_rows_alone(rng: Generator) -> None:
-    rvq = ResidualVectorQuantizer(4, 3, (8, 2, 5), frame_rate=100.0, training=AT_ONCE)
+    rvq = ResidualVectorQuantizer(4, 3, (8, 2, 5), frame_rate=100.0, learning=AT_ONCE)
     for _ in range(20):
         result = rvq(torch.randn(2, 4, 50, generator=rng))
     for tensor in (rvq.codebooks, rvq.counts, rvq.histogram):
@@ -325,9 +328,9 @@ def test_sizes_of_their_own_leave_unused_rows_alone(rng: Generator) -> None:
 
 def test_without_memory_a_batch_is_one_step_of_kmeans(rng: Generator) -> None:
     z = mixture(2, 200, rng)
-    training = Training(decay=0.0, threshold_ema_dead_code=0.0)
+    training = Learning(decay=0.0, threshold_ema_dead_code=0.0)
     start = z.mT.flatten(0, 1)[:8]
-    rvq = ResidualVectorQuantizer.from_codebooks(start[None], training=training)
+    rvq = ResidualVectorQuantizer.from_codebooks(start[None], learning=training)
     codes = rvq.encode(z).flatten()
     rvq(z)
     expected = torch.stack([z.mT.flatten(0, 1)[codes == v].mean(0) for v in range(8)])
@@ -337,8 +340,8 @@ def test_without_memory_a_batch_is_one_step_of_kmeans(rng: Generator) -> None:
 def test_smoothing_lifts_the_rare_entries_and_leaves_the_total(rng: Generator) -> None:
     # Laplace: n of N vectors count as N (n + e) / (N + V e), at each level by its own V.
     books = torch.randn(1, 4, 2, generator=rng)
-    training = Training(decay=0.0, epsilon=0.5, threshold_ema_dead_code=0)
-    rvq = ResidualVectorQuantizer.from_codebooks(books, sizes=[3], training=training)
+    training = Learning(decay=0.0, epsilon=0.5, threshold_ema_dead_code=0)
+    rvq = ResidualVectorQuantizer.from_codebooks(books, sizes=[3], learning=training)
     z = torch.randn(1, 2, 50, generator=rng)
     codes, vectors = rvq.encode(z)[0, 0], z[0].T
     rvq(z)
@@ -351,7 +354,7 @@ def test_smoothing_lifts_the_rare_entries_and_leaves_the_total(rng: Generator) -
 def test_moving_averages_end_at_a_fixed_point_of_kmeans(rng: Generator) -> None:
     z = mixture(2, 100, rng)
     rvq = ResidualVectorQuantizer.from_codebooks(
-        z.mT.flatten(0, 1)[None, :8], training=Training(decay=0.8, threshold_ema_dead_code=0.0)
+        z.mT.flatten(0, 1)[None, :8], learning=Learning(decay=0.8, threshold_ema_dead_code=0.0)
     )
     for _ in range(120):
         rvq(z)
@@ -364,7 +367,7 @@ def test_moving_averages_end_at_a_fixed_point_of_kmeans(rng: Generator) -> None:
 
 def test_a_first_batch_moves_trained_codebooks_by_its_share_only(rng: Generator) -> None:
     books = torch.randn(1, 4, 3, generator=rng)
-    rvq = ResidualVectorQuantizer.from_codebooks(books, training=Training(decay=0.99))
+    rvq = ResidualVectorQuantizer.from_codebooks(books, learning=Learning(decay=0.99))
     z = books[0, :, :, None].mT.reshape(1, 4, 3).mT.repeat(1, 1, 25) + 0.1  # equally often each
     rvq(z)
     assert torch.allclose(rvq.codebooks, books + 0.001, atol=1e-4)
@@ -407,8 +410,8 @@ def test_revival_can_be_off(rng: Generator) -> None:
 
 def test_batches_smaller_than_the_codebook_kill_no_entries_in_use(rng: Generator) -> None:
     books = torch.randn(1, 64, 4, generator=rng)
-    training = Training(codebooks="gradient", decay=0.9)
-    rvq = ResidualVectorQuantizer.from_codebooks(books, training=training)
+    training = Learning(codebooks="gradient", decay=0.9)
+    rvq = ResidualVectorQuantizer.from_codebooks(books, learning=training)
     for _ in range(4):  # 64 vectors in 4 batches, so each entry is named every fourth
         for part in books[0].T[None].chunk(4, dim=2):
             rvq(part)
@@ -420,8 +423,8 @@ def test_training_learns_a_mixture_and_uses_all_entries(
     books: Literal["ema", "gradient"], rng: Generator
 ) -> None:
     torch.manual_seed(0)
-    training = Training(codebooks=books, decay=0.9, start_vectors=0)
-    rvq = ResidualVectorQuantizer(4, 2, 8, training=training)
+    training = Learning(codebooks=books, decay=0.9, start_vectors=0)
+    rvq = ResidualVectorQuantizer(4, 2, 8, learning=training)
     test = mixture(2, 300, rng)
     before = nmse(rvq, test)
     optimizer = torch.optim.Adam([rvq.codebooks], lr=0.05)  # takes a buffer as well
@@ -441,7 +444,7 @@ def test_training_learns_a_mixture_and_uses_all_entries(
 
 def test_the_start_collects_several_batches_and_quantizes_from_the_first(rng: Generator) -> None:
     torch.manual_seed(0)
-    rvq = ResidualVectorQuantizer(4, 2, 8, training=Training(start_vectors=16))
+    rvq = ResidualVectorQuantizer(4, 2, 8, learning=Learning(start_vectors=16))
     test = mixture(2, 200, rng)
     with pytest.raises(RuntimeError, match="no codebooks yet"):
         rvq.eval()(test)
@@ -482,7 +485,8 @@ def test_a_start_is_fitted_again_when_its_vectors_have_doubled(
 ) -> None:
     start, sizes = Start(wanted), []
     while not start.complete:
-        found = start.take(torch.randn(10, 2, generator=rng))
+        start.add(torch.randn(10, 2, generator=rng))
+        found = start.due()
         if found is not None:
             sizes.append(len(found))
     assert sizes == fits
@@ -492,7 +496,7 @@ def test_a_start_draws_from_all_parts_of_a_large_batch(rng: Generator) -> None:
     torch.manual_seed(0)
     centers = 10 * torch.eye(4).repeat_interleave(200, dim=0)  # one after another in time
     z = (centers + 0.1 * torch.randn(800, 4, generator=rng)).T[None]
-    rvq = ResidualVectorQuantizer(4, 1, 4, training=Training(start_vectors=16))  # 64 of the 800
+    rvq = ResidualVectorQuantizer(4, 1, 4, learning=Learning(start_vectors=16))  # 64 of the 800
     rvq(z)
     assert rvq.fitted
     assert nmse(rvq, z) < 0.01
@@ -525,7 +529,7 @@ def test_fitted_codebooks_have_no_history(
     books: Literal["ema", "gradient"], rng: Generator
 ) -> None:
     z = torch.randn(1, 4, 100, generator=rng)
-    fresh = ResidualVectorQuantizer(4, 3, 8, training=replace(AT_ONCE, codebooks=books)).fit(z)
+    fresh = ResidualVectorQuantizer(4, 3, 8, learning=replace(AT_ONCE, codebooks=books)).fit(z)
     used = trained(torch.randn(2, 4, 500, generator=rng), replace(AT_ONCE, codebooks=books))
     assert (used.usage > 0).all()
     assert same(state(used.fit(z)), state(fresh))
@@ -534,8 +538,8 @@ def test_fitted_codebooks_have_no_history(
 
 def test_an_entry_is_in_use_for_some_batches_after_it_was_named() -> None:
     books = torch.tensor([[[0.0], [10.0]]])
-    training = Training(decay=0.9, threshold_ema_dead_code=0.0)
-    rvq = ResidualVectorQuantizer.from_codebooks(books, training=training)
+    training = Learning(decay=0.9, threshold_ema_dead_code=0.0)
+    rvq = ResidualVectorQuantizer.from_codebooks(books, learning=training)
     rvq(torch.tensor([[[0.0, 10.0]]]))
     shares = []
     for _ in range(12):
@@ -593,7 +597,7 @@ class Autoencoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Conv1d(1, 4, 8, stride=4)
-        self.rvq = ResidualVectorQuantizer(4, 2, 8, training=AT_ONCE)
+        self.rvq = ResidualVectorQuantizer(4, 2, 8, learning=AT_ONCE)
         self.decoder = nn.ConvTranspose1d(4, 1, 8, stride=4)
 
     def forward(self, wav: Tensor) -> tuple[Tensor, QuantizedResult]:
@@ -634,7 +638,7 @@ def test_a_checkpoint_holds_all_that_training_goes_on_from(
     file = io.BytesIO()
     torch.save(rvq.state_dict(), file)
     file.seek(0)
-    other = ResidualVectorQuantizer(6, 3, 8, training=options, **KINDS[kind])
+    other = ResidualVectorQuantizer(6, 3, 8, learning=options, **KINDS[kind])
     other.load_state_dict(torch.load(file, weights_only=True))
     assert torch.equal(other.entropy, rvq.entropy)
     for model in (rvq, other):
@@ -689,11 +693,11 @@ def test_bad_options_name_value_and_limit(rng: Generator) -> None:
         ({"gradient": "ste"}, r"gradient must be one of .*, got 'ste'"),
     ):
         with pytest.raises(ValueError, match=message):
-            Training(**options)
+            Learning(**options)
     rvq = trained(torch.randn(2, 4, 50, generator=rng))
     with pytest.raises(ValueError, match=r"item_codebooks must be int64 \[2\]"):
         rvq(torch.zeros(2, 4, 5), item_codebooks=torch.ones(3))
-    with pytest.raises(ValueError, match=r"item_codebooks must lie in 1..2, got \[3, 1\]"):
+    with pytest.raises(ValueError, match=r"item_codebooks must lie in 0..2, got \[3, 1\]"):
         rvq(torch.zeros(2, 4, 5), 2, item_codebooks=torch.tensor([3, 1]))
     with pytest.raises(ValueError, match=r"frame_rate must be above 0, got 0"):
         ResidualVectorQuantizer(4, 3, 8, frame_rate=0)

@@ -11,20 +11,30 @@ It depends on torch, numpy and numba only.
 (torch.Size([1, 4, 500]), torch.Size([1, 8, 500]))
 """
 
+import warnings
+
 from neuralcodec.quantize.fitting import Progress
 from neuralcodec.quantize.grouped import (
     GroupedResidualVectorQuantizer,
     SplitResidualVectorQuantizer,
 )
+from neuralcodec.quantize.learning import Learning
 from neuralcodec.quantize.residual import ResidualVectorQuantizer
 from neuralcodec.quantize.result import QuantizedResult
-from neuralcodec.quantize.training import Training
 
 __all__ = [
     "GroupedResidualVectorQuantizer",
+    "Learning",
     "Progress",
     "QuantizedResult",
     "ResidualVectorQuantizer",
     "SplitResidualVectorQuantizer",
-    "Training",
 ]
+
+
+def __getattr__(name: str) -> type[Learning]:
+    """Return `Learning` under its former name, with a warning."""
+    if name != "Training":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("Training is now called Learning", DeprecationWarning, stacklevel=2)
+    return Learning

@@ -11,7 +11,7 @@ from torch import Tensor
 from neuralcodec.quantize import statistics
 
 if TYPE_CHECKING:
-    from neuralcodec.quantize.codebooks import Codebooks
+    from neuralcodec.quantize.trainable import TrainableCodebooks
 
 _RUNS = 4  # groups of like codebooks, or of like parts, that one line shows
 
@@ -29,12 +29,12 @@ def _different(values: Iterable[str]) -> str:
     return "/".join(dict.fromkeys(values))
 
 
-def _codebooks(parts: "Sequence[Codebooks]") -> str:
+def _codebooks(parts: "Sequence[TrainableCodebooks]") -> str:
     each = [_runs(map(str, part.codebook_sizes)) for part in parts]
     return each[0] if len(each) == 1 else _runs((f"({sizes})" for sizes in each), single="")
 
 
-def _projection(part: "Codebooks") -> str:
+def _projection(part: "TrainableCodebooks") -> str:
     if part.project_in is None:
         return "no projection"
     shown = f"codebook_dim={part.codebook_dim}"
@@ -43,7 +43,7 @@ def _projection(part: "Codebooks") -> str:
     return f"{shown} {'per level' if len(part.project_in.weight) > 1 else 'shared'}"
 
 
-def _rate(parts: "Sequence[Codebooks]") -> str:
+def _rate(parts: "Sequence[TrainableCodebooks]") -> str:
     """Format the bitrate at log2(V) per code; bits per frame if a frame rate is unknown."""
     bits = [sum(map(math.log2, part.codebook_sizes)) for part in parts]
     rates = [part.frame_rate for part in parts if part.frame_rate is not None]
@@ -53,11 +53,11 @@ def _rate(parts: "Sequence[Codebooks]") -> str:
     return f"{kbps:.4g} kbit/s"
 
 
-def _is_empty(part: "Codebooks") -> bool:
+def _is_empty(part: "TrainableCodebooks") -> bool:
     return not part.codebooks.is_meta and not part.started
 
 
-def facts(dim: int, parts: "Sequence[Codebooks]") -> dict[str, str]:
+def facts(dim: int, parts: "Sequence[TrainableCodebooks]") -> dict[str, str]:
     """Return what is worth knowing of a quantizer, by what it is called.
 
     Args:
@@ -73,7 +73,9 @@ def facts(dim: int, parts: "Sequence[Codebooks]") -> dict[str, str]:
         found["frame rate"] = f"{_different(f'{rate:.6g}' for rate in rates)} Hz"
     found["rate"] = _rate(parts)
     learned = {"ema": "ema", "gradient": "gradient codebooks"}
-    found["training"] = _different(learned[part.options.codebooks] for part in parts)
+    found["learning"] = _different(
+        learned[part.learning.codebooks] if part.learns else "frozen" for part in parts
+    )
     found["device"] = _different(str(part.codebooks.device) for part in parts)
     if any(map(_is_empty, parts)):
         found["state"] = "no codebooks yet"

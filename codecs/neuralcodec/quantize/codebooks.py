@@ -1,31 +1,29 @@
-"""Trainable codebooks: the tensors of a quantizer and the projections around them.
+"""The tensors of a residual quantizer, and the lookup in them."""
 
-The base class of the residual quantizer holds the state, the initialisation, the encoding and the
-usage statistics of its codebooks.
-"""
-
-from collections.abc import Iterable, Sequence
-from typing import Literal, get_args
+import functools
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Generator, Tensor, nn
 
-from neuralcodec.quantize import card, distributed, encoding, statistics
+from neuralcodec.quantize import encoding
 from neuralcodec.quantize.fitting import Report, fit_beams, fit_projected
 from neuralcodec.quantize.inputs import check_number
+from neuralcodec.quantize.layout import check_layout, described, layout_of
+from neuralcodec.quantize.learning import Learning
 from neuralcodec.quantize.lookup import Books, Metric
-from neuralcodec.quantize.lookup.books import check_squares
+from neuralcodec.quantize.prepared import Prepared
 from neuralcodec.quantize.projection import Projection, decode_tables
-from neuralcodec.quantize.start import ITERATIONS, Start, at_least
-from neuralcodec.quantize.training import State, Training, learn
 
-DEFAULTS = Training()
+T = TypeVar("T")
 
 
 class Codebooks(nn.Module):
-    """K codebooks in one tensor, together with their training state.
+    """K codebooks in one tensor, with projections around them.
 
-    The base class of `ResidualVectorQuantizer`, which documents the arguments.
+    The base class of `TrainableCodebooks`, which adds how they learn, and of
+    `ResidualVectorQuantizer`, which documents the arguments.
 
     Attributes:
         codebooks: `[K, V, Dc]` float32; a buffer, or a parameter if they are trained by gradient. V
@@ -33,26 +31,16 @@ class Codebooks(nn.Module):
         project_in: projection from D to Dc, or None.
         project_out: projection from Dc to D, or None.
         fitted: scalar bool; True once the codebooks exist and their initialisation is complete.
-        counts: `[K, V]`, exponential moving average of the number of vectors per batch assigned to
-            each entry.
-        sums: `[K, V, Dc]`, exponential moving average of the sum of these vectors; None if the
-            codebooks are trained by gradient.
-        histogram: `[K, V]`, decayed count of how often each entry was selected in training; see
-            `statistics`.
-        valid: `[K, V]` bool, False beyond the size of a level; not in the `state_dict`.
-        options: the `training` argument.
+        layout: `[K + 1]` int64, the sizes and the metric as numbers; it keeps a state dict from
+            being loaded into a quantizer that would read it differently.
 
     Raises:
-        ValueError: if a number is below 1, the number of sizes is not K, an option is unknown, or
-            "noise_substitution" is combined with a projection per level.
+        ValueError: if a number is below 1, the number of sizes is not K, or an option is unknown.
     """
 
     codebooks: Tensor
     fitted: Tensor
-    counts: Tensor
-    sums: Tensor | None
-    histogram: Tensor
-    valid: Tensor
+    layout: Tensor
 
     def __init__(
         self,
@@ -60,11 +48,11 @@ class Codebooks(nn.Module):
         num_codebooks: int,
         codebook_size: int | Sequence[int],
         *,
-        codebook_dim: int | None = None,
-        projection: Literal["level", "shared"] = "level",
-        metric: Metric = "euclidean",
-        frame_rate: float | None = None,
-        training: Training = DEFAULTS,
+        codebook_dim: int | None,
+        projection: Literal["level", "shared"],
+        metric: Metric,
+        frame_rate: float | None,
+        learning: Learning,
     ) -> None:
         dim = check_number("dim", dim, 1)
         num_codebooks = check_number("num_codebooks", num_codebooks, 1)
@@ -80,14 +68,14 @@ class Codebooks(nn.Module):
         if metric not in get_args(Metric):
             raise ValueError(f"metric must be one of {get_args(Metric)}, got {metric!r}")
         by_level = codebook_dim is not None and projection == "level"
-        if by_level and training.gradient == "noise_substitution":
+        if by_level and learning.gradient == "noise_substitution":
             raise ValueError("noise_substitution needs projection='shared' or none, got 'level'")
         if frame_rate is not None and not frame_rate > 0:
             raise ValueError(f"frame_rate must be above 0, got {frame_rate}")
         super().__init__()
         self.dim, self.num_codebooks, self.codebook_size = dim, num_codebooks, max(sizes)
         self.codebook_sizes, self.codebook_dim, self.metric = sizes, inner, metric
-        self.frame_rate, self.options = frame_rate, training
+        self.frame_rate, self.learning = frame_rate, learning
         self.project_in: Projection | None = None
         self.project_out: Projection | None = None
         self._by_level = by_level
@@ -95,45 +83,92 @@ class Codebooks(nn.Module):
             count = num_codebooks if self._by_level else 1
             self.project_in = Projection(count, dim, inner)
             self.project_out = Projection(count, inner, dim)
-
-        valid = torch.arange(self.codebook_size) < torch.tensor(sizes)[:, None]
-        books = torch.zeros(*valid.shape, inner)
-        if training.start_vectors == 0:
-            books = torch.randn_like(books) * valid[:, :, None]
-        learned = training.codebooks == "gradient"
-        if learned:
+        books = torch.zeros(num_codebooks, self.codebook_size, inner)
+        if learning.codebooks == "gradient":
             self.codebooks = nn.Parameter(books)
         else:
             self.register_buffer("codebooks", books)
-        self.register_buffer("sums", None if learned else torch.zeros_like(books))
-        self.register_buffer("counts", torch.zeros(valid.shape))
-        self.register_buffer("histogram", torch.zeros(valid.shape))
-        self.register_buffer("fitted", torch.tensor(training.start_vectors == 0))
-        self.register_buffer("valid", valid, persistent=False)
-        self._start = Start(training.start_vectors * self.codebook_size)
+        self.register_buffer("fitted", torch.tensor(False))
+        self.register_buffer("layout", torch.tensor(layout_of(sizes, metric)))
+        self._prepared, self._checked = Prepared(), Prepared()
 
     @property
-    def usage(self) -> Tensor:
-        """Fraction of the entries in use per level, `[K]`; see `statistics.usage`."""
-        return statistics.usage(self.histogram, self.codebook_sizes)
+    def valid(self) -> Tensor:
+        """`[K, V]` bool, False beyond the size of a level."""
+        return self._valid_on(self.codebooks.device)
+
+    def _valid_on(self, device: torch.device) -> Tensor:
+        sizes = torch.tensor(self.codebook_sizes, device=device)
+        return torch.arange(self.codebook_size, device=device) < sizes[:, None]
 
     @property
-    def entropy(self) -> Tensor:
-        """Entropy in bits of the training codes per level, `[K]`; see `statistics.entropy`."""
-        return statistics.entropy(self.histogram)
+    def _layout(self) -> list[int]:
+        return layout_of(self.codebook_sizes, self.metric)
 
-    @property
-    def perplexity(self) -> Tensor:
-        """Perplexity of the training codes per level, `[K]`: 2 to the power of the entropy."""
-        return self.entropy.exp2()
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Make the quantizer's own tensors those of a new one, such as after `to_empty`.
 
-    def summary(self) -> str:
-        """Return a printable table of entries, usage, perplexity and entropy per level."""
-        return statistics.table(self.codebook_sizes, self.usage, self.entropy)
+        The projections are modules with a `reset_parameters` of their own.
+        """
+        self.codebooks.zero_()
+        if self.learning.start_vectors == 0:
+            self.codebooks.normal_().mul_(self.valid[:, :, None])
+        self.fitted.fill_(self.learning.start_vectors == 0)
+        self.layout.copy_(torch.tensor(self._layout))
 
-    def books(self) -> Books:
-        """Return the codebooks, prepared for the lookup."""
-        return Books.of(self.codebooks, metric=self.metric, sizes=self.codebook_sizes)
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: Mapping[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Load as `nn.Module` does, but nothing that was made for another layout."""
+        state_dict.setdefault(f"{prefix}layout", self._layout_of_old(state_dict, prefix))
+        theirs = state_dict[f"{prefix}layout"]
+        if not theirs.is_meta and theirs.tolist() != self._layout:
+            error_msgs.append(
+                f"{prefix.rstrip('.') or 'the quantizer'} has {described(self._layout)}, "
+                f"the state dict has {described(theirs.tolist())}"
+            )
+            return
+        super()._load_from_state_dict(
+            *(state_dict, prefix, local_metadata, strict),
+            *(missing_keys, unexpected_keys, error_msgs),
+        )
+
+    def _layout_of_old(self, state_dict: Mapping[str, Tensor], prefix: str) -> Tensor:
+        """Return the layout of a state dict that does not store it, as far as can be seen."""
+        books = state_dict.get(f"{prefix}codebooks", self.codebooks)
+        sizes: Sequence[int] = self.codebook_sizes
+        if not books.is_meta and books.shape == self.codebooks.shape:
+            if books[~self._valid_on(books.device)].any():  # entries beyond these sizes
+                sizes = [self.codebook_size] * self.num_codebooks
+        return torch.tensor(layout_of(sizes, self.metric), device=books.device)
+
+    def check_filled(self) -> None:
+        """Check that the tensors hold a quantizer's values.
+
+        Raises:
+            RuntimeError: if they were allocated and never filled, or are of another layout.
+        """
+        if not self.layout.is_meta:
+            check = functools.partial(check_layout, self.layout, self._layout)
+            self._checked.get("layout", [self.layout], check)  # once after each change
+
+    def books(self, num_codebooks: int | None = None) -> Books:
+        """Return the codebooks of the first levels, default all, prepared for the lookup."""
+        count = self.num_codebooks if num_codebooks is None else num_codebooks
+
+        def make() -> Books:
+            books = self._books_of(self.codebooks)
+            return books if count == self.num_codebooks else books.first(count)
+
+        return self._made(("books", count), make)
 
     def tables(self) -> Tensor:
         """Return the contribution of each code to the latents, `[K, V, D]` float32.
@@ -141,29 +176,56 @@ class Codebooks(nn.Module):
         Rows beyond the size of a level are zero. With "shared" projections the bias is part of the
         first level's table; see `decode_tables`.
         """
-        return decode_tables(self.codebooks, self.project_out) * self.valid[:, :, None]
+        return self._tables_of(self.codebooks) if self._has_gradients else self._still_tables()
 
-    def __repr__(self) -> str:
-        return card.line(type(self).__name__, card.facts(self.dim, [self]))
+    @property
+    def _has_gradients(self) -> bool:
+        """Whether decoded latents are to have gradients."""
+        return torch.is_grad_enabled() and any(each.requires_grad for each in self._sources)
 
-    def _repr_html_(self) -> str:
-        shown = card.facts(self.dim, [self])
-        figures = self.codebook_sizes, self.usage, self.entropy
-        return card.html_card(type(self).__name__, shown, *figures)
+    @torch.no_grad()
+    def _still_tables(self) -> Tensor:
+        """Return the `tables` without gradients, made once."""
+        return self._made("tables", lambda: self._tables_of(self.codebooks))
+
+    def _decoded(self, codes: Tensor) -> Tensor:
+        """Return the latents `[B, T, D]` float32 of codes `[B, T, k]`."""
+        found = encoding.add_up(codes, self._still_tables(), self.codebook_sizes)
+        if not self._has_gradients:
+            return found
+        linked = encoding.add_projected(codes, self.codebooks, self.project_out)
+        return found + (linked - linked.detach())
+
+    def _books_of(self, codebooks: Tensor) -> Books:
+        return Books.of(codebooks, metric=self.metric, sizes=self.codebook_sizes)
+
+    def _tables_of(self, codebooks: Tensor) -> Tensor:
+        return decode_tables(codebooks, self.project_out) * self.valid[:, :, None]
+
+    @property
+    def _sources(self) -> list[Tensor]:
+        """The tensors that codes and decoded latents depend on."""
+        out = [] if self.project_out is None else [*self.project_out.parameters()]
+        return [self.codebooks, *out]
+
+    def _made(self, name: Hashable, make: Callable[[], T]) -> T:
+        return self._prepared.get(name, self._sources, make)
 
     @property
     def started(self) -> bool:
-        """Whether there are codebooks, if only of the first training batches."""
-        return bool(self.fitted) or self._start.fitted > 0
+        """Whether there are codebooks."""
+        return bool(self.fitted)
 
     def check_started(self) -> None:
         """Check that the codebooks exist.
 
         Raises:
-            RuntimeError: if they have been neither fitted, loaded nor initialised by training.
+            RuntimeError: if they have been neither fitted, loaded nor initialised by training; or
+                as `check_filled`.
         """
         if self.codebooks.is_meta:  # which has no values: shapes flow through all the same
             return
+        self.check_filled()
         if not self.started:
             raise RuntimeError(
                 "the quantizer has no codebooks yet: call fit or from_codebooks, or train it"
@@ -212,14 +274,25 @@ class Codebooks(nn.Module):
         return inner
 
     @torch.no_grad()
-    def _greedy(self, vectors: Tensor, depth: int, backend: str = "auto") -> Tensor:
-        """Return the greedy codes `[B, T, depth]` of latents `[B, T, D]`."""
+    def _greedy(
+        self, vectors: Tensor, depth: int, *, backend: str = "auto", codebooks: Tensor | None = None
+    ) -> Tensor:
+        """Return the greedy codes `[B, T, depth]` of latents `[B, T, D]`.
+
+        Args:
+            vectors: the latents.
+            depth: number of levels.
+            backend: see `lookup.search`.
+            codebooks: `[K, V, Dc]`, others than the quantizer's own.
+        """
+        if codebooks is None:
+            books = self.books(depth)
+            tables = self._still_tables() if self._by_level else None
+        else:
+            books = self._books_of(codebooks).first(depth)
+            tables = self._tables_of(codebooks) if self._by_level else None
         return encoding.greedy(
-            vectors,
-            self.books().first(depth),
-            project_in=self.project_in,
-            tables=self.tables() if self._by_level else None,
-            backend=backend,
+            vectors, books, project_in=self.project_in, tables=tables, backend=backend
         )
 
     @torch.no_grad()
@@ -228,58 +301,16 @@ class Codebooks(nn.Module):
     ) -> list[Tensor]:
         """Return the beam-search codes `[B, T, k]` of latents `[B, T, D]` for each length k."""
         shared = None if self._by_level else self.project_in
-        codebooks = self.tables() if shared is None else self.codebooks
+
+        def make() -> Books:
+            codebooks = self._still_tables() if shared is None else self.codebooks
+            return Books.of(codebooks, sizes=self.codebook_sizes)
+
         return encoding.beam(
             vectors,
-            Books.of(codebooks, sizes=self.codebook_sizes),
+            self._made("beams", make),
             width=width,
             lengths=lengths,
             project_in=shared,
             backend=backend,
         )
-
-    def _state(self) -> State:
-        return State(self.codebooks, self.counts, self.sums, self.histogram, self.valid)
-
-    @torch.no_grad()
-    def _take(self, codebooks: Tensor) -> None:
-        """Replace the codebooks by `[K, V, Dc]` and mark them as fitted."""
-        self._state().restart(codebooks)
-        self.fitted.fill_(True)
-
-    @torch.no_grad()
-    def _begin(self, vectors: Tensor) -> None:
-        """Continue the initialisation with the latents `[N, D]` float32 of a batch.
-
-        Raises:
-            ValueError: if a latent is not finite or its squared length is above the float32 range.
-        """
-        check_squares(vectors.square().sum(dim=1), "z")
-        chosen = self._start.take(vectors)
-        if chosen is None:
-            return
-        books = torch.zeros_like(self.codebooks)
-        if distributed.is_first():
-            generator = Generator().manual_seed(int(torch.randint(2**31, ())))
-            vectors = self._shared(at_least(chosen, self.codebook_size))
-            books.copy_(
-                self._fit(vectors, iterations=ITERATIONS, beam_width=1, generator=generator)
-            )
-        distributed.copy_first(books)
-        self._state().restart(books)
-        if self._start.complete:
-            self.fitted.fill_(True)
-            self._start = Start(self._start.wanted)  # releases the collected vectors
-
-    def _learn(self, inputs: Sequence[Tensor], codes: Tensor) -> None:
-        """Update the codebooks from each level's inputs `[B, T, Dc]` and the codes `[B, T, K]`.
-
-        Raises:
-            ValueError: if the module was converted to a type other than float32.
-        """
-        if self.codebooks.dtype != torch.float32:
-            raise ValueError(
-                f"codebooks must stay float32 to learn, got {self.codebooks.dtype}: "
-                "use autocast in place of converting the module"
-            )
-        learn(self._state(), self.options, [each.detach() for each in inputs], codes)

@@ -82,6 +82,19 @@ def beam(
     return codes
 
 
+def _check_range(codes: Tensor, sizes: Sequence[int]) -> None:
+    """Raise ValueError if a code of `[B, T, k]` is negative or not below the size of its level."""
+    if codes.is_meta or not codes.numel():
+        return
+    limits = torch.tensor(sizes[: codes.shape[2]], device=codes.device)
+    if not ((codes < 0) | (codes >= limits)).any():
+        return
+    for level, size in zip(codes.unbind(2), sizes, strict=False):
+        low, high = map(int, level.aminmax())
+        if low < 0 or high >= size:
+            raise ValueError(f"codes must lie in 0..{size - 1}, got {low}..{high}")
+
+
 def add_up(codes: Tensor, tables: Tensor, sizes: Sequence[int]) -> Tensor:
     """Sum the table entries `[K, V, D]` selected by codes `[B, T, k]` of the first k levels.
 
@@ -91,11 +104,30 @@ def add_up(codes: Tensor, tables: Tensor, sizes: Sequence[int]) -> Tensor:
     Raises:
         ValueError: if a code is negative or not below the size of its level.
     """
-    for level, size in zip(codes.unbind(2), sizes, strict=False):
-        if level.numel() and not level.is_meta:
-            low, high = map(int, level.aminmax())
-            if low < 0 or high >= size:
-                raise ValueError(f"codes must lie in 0..{size - 1}, got {low}..{high}")
+    _check_range(codes, sizes)
     rows = codes + tables.shape[1] * torch.arange(codes.shape[2], device=codes.device)
     z = functional.embedding_bag(rows.flatten(0, 1), tables.flatten(0, 1), mode="sum")
     return z.view(*codes.shape[:2], tables.shape[2])
+
+
+def add_projected(codes: Tensor, codebooks: Tensor, project_out: Projection | None) -> Tensor:
+    """Sum the entries selected by codes, projected outwards: `add_up` with gradients.
+
+    Args:
+        codes: `[B, T, k]` int64, valid.
+        codebooks: `[K, V, Dc]`, float.
+        project_out: projection from Dc to D, one per level or one for all; or None.
+
+    Returns:
+        `[B, T, D]` float32.
+    """
+    entries = [
+        functional.embedding(level, book.float())
+        for level, book in zip(codes.unbind(2), codebooks, strict=False)
+    ]
+    if project_out is None:
+        return torch.stack(entries).sum(dim=0)
+    if len(project_out.weight) == 1 < len(codebooks):
+        shared: Tensor = project_out(torch.stack(entries).sum(dim=0))
+        return shared
+    return torch.stack([project_out(each, k) for k, each in enumerate(entries)]).sum(dim=0)

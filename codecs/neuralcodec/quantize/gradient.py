@@ -197,18 +197,25 @@ def chain(
     return inner._replace(quantized=project_out(inner.quantized))
 
 
-def level_loss(moved: list[Tensor], still: list[Tensor], used: Tensor) -> Tensor:
+def level_loss(
+    moved: list[Tensor], still: list[Tensor], used: Tensor, mask: Tensor | None = None
+) -> Tensor:
     """Return the mean squared distance of `moved` to `still`, over the levels that items use.
 
     Args:
         moved: per level `[B, T, D]`; receives the gradient.
         still: per level `[B, T, D]`; detached.
         used: `[B, K]`, 1 where an item uses a level, else 0.
+        mask: `[B, T]` bool, the frames to average over; default all.
 
     Returns:
         A scalar; 0 if there is nothing to average.
     """
-    pairs = zip(moved, still, strict=True)
+    pairs = list(zip(moved, still, strict=True))
+    if mask is not None:
+        pairs = [(torch.where(mask[:, :, None], a, b.detach()), b) for a, b in pairs]
     errors = [(a - b.detach()).square().flatten(1).sum(dim=1) for a, b in pairs]  # [B] each
-    numbers = moved[0][:1].numel() * used.sum()
+    _, length, dim = moved[0].shape
+    frames = used.new_full((len(used),), length) if mask is None else mask.sum(dim=1)
+    numbers = dim * (frames[:, None] * used).sum()
     return (torch.stack(errors, dim=1) * used).sum() / numbers.clamp(min=1)

@@ -33,6 +33,19 @@ def check_codes(codes: object) -> None:
         raise ValueError(f"codes must be int64 [B, K, T], got {codes.dtype} {list(codes.shape)}")
 
 
+def check_mask(mask: object, z: Tensor) -> None:
+    """Raise ValueError unless `mask` is None or a bool tensor `[B, T]` of latents `[B, D, T]`."""
+    if mask is None:
+        return
+    shape = [z.shape[0], z.shape[2]]
+    mask = check_tensor(mask, f"mask {shape}")
+    if mask.dtype != torch.bool or list(mask.shape) != shape or mask.device != z.device:
+        raise ValueError(
+            f"mask must be bool {shape} on {z.device}, "
+            f"got {mask.dtype} {list(mask.shape)} on {mask.device}"
+        )
+
+
 def is_whole(value: object) -> TypeGuard[int]:
     """Return whether a value is a whole number by its type: 2 and numpy's 2 are, 2.0 is not."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -26,9 +26,16 @@ class Projection(nn.Module):
 
     def __init__(self, levels: int, in_dim: int, out_dim: int) -> None:
         super().__init__()
-        bound = in_dim**-0.5
-        self.weight = nn.Parameter(torch.empty(levels, out_dim, in_dim).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(levels, out_dim).uniform_(-bound, bound))
+        self.weight = nn.Parameter(torch.empty(levels, out_dim, in_dim))
+        self.bias = nn.Parameter(torch.empty(levels, out_dim))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw new weights, such as after `to_empty`."""
+        bound = self.weight.shape[2] ** -0.5
+        self.weight.uniform_(-bound, bound)
+        self.bias.uniform_(-bound, bound)
 
     def forward(self, vectors: Tensor, level: int = 0) -> Tensor:
         """Map `[..., in_dim]` to `[..., out_dim]` with the map of one level, always in float32."""

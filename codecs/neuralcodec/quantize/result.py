@@ -36,17 +36,17 @@ def bitrate_kbps(levels: Tensor, sizes: Sequence[int], frame_rate: float | None)
     """Return the bitrate of the first levels of a code, with log2(size) bits per code.
 
     Args:
-        levels: `[B]` int64 in 1..K.
+        levels: `[B]` int64 in 0..K.
         sizes: entries of each of the K levels.
         frame_rate: frames per second; None if unknown.
 
     Returns:
         `[B]` float32 in kbit/s, or None without a frame rate.
 
-    >>> bitrate_kbps(torch.tensor([1, 2]), [1024, 1024], 75.0)
-    tensor([0.7500, 1.5000])
+    >>> bitrate_kbps(torch.tensor([0, 1, 2]), [1024, 1024], 75.0)
+    tensor([0.0000, 0.7500, 1.5000])
     """
     if frame_rate is None:
         return None
-    bits = torch.tensor(sizes, device=levels.device).log2().cumsum(dim=0)
-    return bits[levels - 1] * (frame_rate / 1000)
+    bits = torch.tensor([1, *sizes], device=levels.device).log2().cumsum(dim=0)
+    return bits[levels] * (frame_rate / 1000)

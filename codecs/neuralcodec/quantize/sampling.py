@@ -1,33 +1,44 @@
 """Random sampling from a stream of vectors, in order to fit on sets that exceed the memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from neuralcodec.quantize.inputs import check_latents
+from neuralcodec.quantize.inputs import check_latents, check_mask
 from neuralcodec.quantize.lookup.books import blocks, check_squares
 
 _CHUNK = 1 << 22  # elements of a chunk
 
 
-def chunks(z: Tensor | Iterable[Tensor], dim: int) -> Iterator[Tensor]:
+def chunks(
+    z: Tensor | Iterable[Tensor], dim: int, mask: Tensor | Sequence[Tensor] | None = None
+) -> Iterator[Tensor]:
     """Yield latents as chunks of vectors `[n, D]` float32, in their order.
 
     Args:
         z: `[B, D, T]`, float, or an iterable of such tensors.
         dim: D.
+        mask: `[B, T]` bool, False for vectors to leave out; or a sequence of such tensors, one for
+            each of `z`; default none.
 
     Raises:
-        ValueError: if a tensor is not float `[B, D, T]`, or a value is not finite.
+        ValueError: if a tensor is not float `[B, D, T]`, its mask does not fit, there is not one
+            mask for each, or a value is not finite.
     """
     rows = max(1, _CHUNK // dim)
     waiting: list[Tensor] = []
-    for each in [z] if isinstance(z, Tensor | np.ndarray) else z:
+    alone = isinstance(z, Tensor | np.ndarray)
+    masks = repeat(None) if mask is None else [mask] if alone else mask
+    for each, valid in zip([z] if alone else z, masks, strict=mask is not None):
         each = check_latents(each, dim)
+        check_mask(valid, each)
         for place in blocks(each.mT, rows):
             vectors = each.detach().mT[place].float().reshape(-1, dim)
+            if valid is not None:
+                vectors = vectors[valid[place].flatten()]
             check_squares(vectors.square().sum(dim=1), "z")
             waiting.append(vectors)
             if sum(map(len, waiting)) >= rows:

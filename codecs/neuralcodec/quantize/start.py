@@ -33,24 +33,30 @@ class Start:
     Attributes:
         vectors: `[N, D]` float32, None before the first batch.
         fitted: number of vectors available to the last fit; 0 if there was none.
+        ahead: whether the vectors of the next pass that teaches are here already, since activation
+            checkpointing computes it a second time.
     """
 
     def __init__(self, wanted: int) -> None:
         self.wanted = wanted
         self.vectors: Tensor | None = None
         self.fitted = 0
+        self.ahead = False
 
     @property
     def complete(self) -> bool:
         """Whether the last fit had all the vectors that were wanted."""
         return self.fitted >= self.wanted
 
-    def take(self, vectors: Tensor) -> Tensor | None:
-        """Add the vectors `[N, D]` of a batch; return those to fit on, or None if no fit is due."""
+    def add(self, vectors: Tensor) -> None:
+        """Add the vectors `[N, D]` of a batch of this process, and those of the others."""
         new = distributed.gather_rows(_draw(vectors, self.wanted))
-        held = new if self.vectors is None else torch.cat([self.vectors, new])
-        self.vectors = held
-        if len(held) == 0 or len(held) < min(2 * self.fitted, self.wanted):
+        self.vectors = new if self.vectors is None else torch.cat([self.vectors, new])
+
+    def due(self) -> Tensor | None:
+        """Return the vectors to fit on, or None if no fit is due."""
+        held = self.vectors
+        if held is None or len(held) == 0 or len(held) < min(2 * self.fitted, self.wanted):
             return None
         self.fitted = len(held)
         return _draw(held, self.wanted)

@@ -6,40 +6,47 @@ A histogram counts how often each entry was selected. In training all counts are
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 import torch
 from torch import Tensor
 
-from neuralcodec.quantize.inputs import check_codes
+from neuralcodec.quantize.inputs import check_codes, check_mask
 
 _FADED = math.exp(-1)  # to which a count of one decays in 1 / (1 - decay) batches
 
 
-def histogram(codes: Iterable[Tensor], sizes: Sequence[int]) -> Tensor:
+def histogram(
+    codes: Iterable[Tensor], sizes: Sequence[int], masks: Iterable[Tensor] | None = None
+) -> Tensor:
     """Return how often codes select each entry.
 
     Args:
         codes: tensors `[B, K, T]` int64 of any B and T, level k in 0..sizes[k]-1.
         sizes: entries of each level.
+        masks: for each tensor `[B, T]` bool, False for frames that do not count; default none.
 
     Returns:
         `[K, V]` float32, where V is the largest size.
 
     Raises:
         ValueError: if codes do not have as many levels as `sizes`, or a code is not below the size
-            of its level.
+            of its level; or there is not one mask for each tensor, of its shape.
 
     >>> histogram([torch.tensor([[[0, 1, 1], [2, 2, 2]]])], [2, 3])
     tensor([[1., 2., 0.],
             [0., 0., 3.]])
     """
     counts = torch.zeros(len(sizes), max(sizes))
-    for part in codes:
+    none: Iterable[Tensor | None] = repeat(None)
+    for part, mask in zip(codes, none if masks is None else masks, strict=masks is not None):
         check_codes(part)
+        check_mask(mask, part)
         if part.shape[1] != len(sizes):
             raise ValueError(f"codes must be [B, {len(sizes)}, T], got {list(part.shape)}")
         for level, size in enumerate(sizes):
-            named = torch.bincount(part[:, level].flatten().cpu(), minlength=max(sizes))
+            shown = part[:, level].flatten() if mask is None else part[:, level][mask]
+            named = torch.bincount(shown.cpu(), minlength=max(sizes))
             if named[size:].any():
                 raise ValueError(f"codes of level {level} must lie in 0..{size - 1}")
             counts[level] += named

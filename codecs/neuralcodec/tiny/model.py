@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from neuralcodec.quantize import ResidualVectorQuantizer, Training
+from neuralcodec.quantize import Learning, ResidualVectorQuantizer
 from neuralcodec.tiny.layers import Block, fold_time, unfold_time
 from neuralcodec.tiny.spectra import BINS, HOP, analyse, compress, expand, synthesise
 
@@ -218,10 +218,10 @@ class TinyModel(nn.Module):
 
     Args:
         config: sizes of the network.
-        training: training options of the quantizer; default those of `Training`.
+        learning: how the quantizer learns; default `Learning()`.
     """
 
-    def __init__(self, config: TinyConfig, training: Training | None = None) -> None:
+    def __init__(self, config: TinyConfig, learning: Learning | None = None) -> None:
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
@@ -231,5 +231,5 @@ class TinyModel(nn.Module):
             config.num_codebooks,
             config.codebook_size,
             frame_rate=config.frame_rate,
-            training=training or Training(),
+            learning=learning or Learning(),
         )

@@ -76,7 +76,7 @@ class Schedule(_Table):
 
 
 class Quantizer(_Table):
-    """Training of the codebooks; see `neuralcodec.quantize.Training`.
+    """How the codebooks learn; see `neuralcodec.quantize.Learning`.
 
     Attributes:
         noise: before `quantize_from`, noise in place of the quantization error is added to the

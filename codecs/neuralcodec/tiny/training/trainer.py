@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from neuralcodec.quantize import Training
+from neuralcodec.quantize import Learning
 from neuralcodec.tiny.checkpoint import Part
 from neuralcodec.tiny.model import TinyModel
 from neuralcodec.tiny.training import discriminator as adversary
@@ -87,7 +87,7 @@ class _Pass(nn.Module):
         rvq = self.model.rvq
         z = self.model.encoder(wav)
         quantized = rvq.decode(rvq.encode(z, beam_width=self.beam_width))
-        dropped = torch.rand(len(z)) < rvq.options.quantizer_dropout
+        dropped = torch.rand(len(z)) < rvq.learning.quantizer_dropout
         if not dropped.any():
             return quantized
         greedy = rvq.encode(z[dropped])
@@ -115,7 +115,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, corpus: Corpus, processes: Processes) -> None:
         self.recipe, self.corpus, self.processes = recipe, corpus, processes
         torch.manual_seed(recipe.seed)
-        options = Training(
+        options = Learning(
             start_vectors=0,
             quantizer_dropout=recipe.quantizer.dropout,
             gradient=recipe.quantizer.gradient,
@@ -297,7 +297,7 @@ class Trainer:
 
     def averaged(self) -> TinyModel:
         """Return a copy of the model with averaged weights, in evaluation mode."""
-        model = TinyModel(self.recipe.model, self.model.rvq.options).to(self.processes.device)
+        model = TinyModel(self.recipe.model, self.model.rvq.learning).to(self.processes.device)
         state: dict[str, Any] = {**self.model.state_dict(), **self.average}
         model.load_state_dict(state)
         return model.eval()

@@ -1,22 +1,23 @@
-"""Codebook training by exponential moving averages, and revival of dead entries."""
+"""How codebooks learn: by exponential moving averages, with revival of dead entries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor
 
 from neuralcodec.quantize import distributed
 from neuralcodec.quantize.gradient import Gradient
+from neuralcodec.quantize.inputs import check_tensor
 from neuralcodec.quantize.kmeans import count_and_sum
 
 _DEAD_SHARE = 0.1  # upper limit of the threshold for dead entries, relative to the mean count
 
 
 @dataclass(frozen=True)
-class Training:
-    """Training options of a quantizer.
+class Learning:
+    """How the codebooks of a quantizer learn.
 
     Attributes:
         codebooks: "ema": each entry is an exponential moving average of the vectors assigned to it,
@@ -34,6 +35,9 @@ class Training:
             levels, uniform in 1..K, instead of all (Zeghidour et al. 2021, section III-C).
         start_vectors: vectors per entry to collect from the first batches for the k-means
             initialisation; 0: the entries are initialised at random, without k-means.
+        update: "call": each call of `forward` updates the codebooks; "manual": calls collect
+            their latents, and `update` learns from all of them as from one batch, for gradient
+            accumulation.
 
     Raises:
         ValueError: if a value is outside its range.
@@ -46,11 +50,13 @@ class Training:
     gradient: Gradient = "straight_through"
     quantizer_dropout: float = 0.0
     start_vectors: int = 16
+    update: Literal["call", "manual"] = "call"
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("codebooks", self.codebooks, ("ema", "gradient")),
             ("gradient", self.gradient, get_args(Gradient)),
+            ("update", self.update, ("call", "manual")),
         ):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
@@ -81,15 +87,50 @@ def check_levels(given: Tensor, batch: int, levels: int) -> Tensor:
     """Return `given`, the number of levels of each item of a batch, after checking it.
 
     Raises:
-        ValueError: if it is not int64 `[B]` in 1..levels.
+        ValueError: if it is not int64 `[B]` in 0..levels.
     """
+    check_tensor(given, f"item_codebooks [{batch}]")
     if given.shape != (batch,) or given.dtype != torch.int64:
         raise ValueError(
             f"item_codebooks must be int64 [{batch}], got {given.dtype} {list(given.shape)}"
         )
-    if ((given < 1) | (given > levels)).any():
-        raise ValueError(f"item_codebooks must lie in 1..{levels}, got {given.tolist()}")
+    if ((given < 0) | (given > levels)).any():
+        raise ValueError(f"item_codebooks must lie in 0..{levels}, got {given.tolist()}")
     return given
+
+
+class Seen(NamedTuple):
+    """What the levels of a quantizer were given and what they selected.
+
+    Attributes:
+        vectors: per level, `[N, D]` float32: what was looked up.
+        codes: per level, `[N]` int64: the entries that were selected. N may differ by level.
+    """
+
+    vectors: list[Tensor]
+    codes: list[Tensor]
+
+    @classmethod
+    def of(cls, inputs: Sequence[Tensor], codes: Tensor, mask: Tensor | None) -> Self:
+        """Take the frames of a batch that `mask` marks, default all.
+
+        Args:
+            inputs: per level, `[B, T, D]`.
+            codes: `[B, T, K]` int64.
+            mask: `[B, T]` bool, or None.
+        """
+        if mask is None:
+            return cls([each.flatten(0, 1) for each in inputs], list(codes.flatten(0, 1).T))
+        return cls([each[mask] for each in inputs], list(codes[mask].T))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Seen"]) -> Self:
+        """Join what several batches have seen into one; a level may be missing in some."""
+        levels = max((len(part.codes) for part in parts), default=0)
+        return cls(
+            [torch.cat([p.vectors[k] for p in parts if k < len(p.codes)]) for k in range(levels)],
+            [torch.cat([p.codes[k] for p in parts if k < len(p.codes)]) for k in range(levels)],
+        )
 
 
 @dataclass(frozen=True)
@@ -112,23 +153,26 @@ class State:
     histogram: Tensor
     valid: Tensor
 
-    def restart(self, codebooks: Tensor) -> None:
-        """Replace the codebooks and reset all statistics to zero."""
-        self.codebooks.copy_(codebooks)
+    def reset(self) -> None:
+        """Reset all statistics to zero."""
         self.counts.zero_()
         self.histogram.zero_()
         if self.sums is not None:
             self.sums.zero_()
 
+    def restart(self, codebooks: Tensor) -> None:
+        """Replace the codebooks and reset all statistics."""
+        self.codebooks.copy_(codebooks)
+        self.reset()
 
-def _tally(inputs: Sequence[Tensor], codes: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+
+def _tally(seen: Seen, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return counts `[K, V]` and sums `[K, V, D]` of the vectors per entry, over all processes."""
     sums = torch.zeros_like(like)
     counts = torch.zeros_like(sums[:, :, 0])
-    for k, vectors in enumerate(inputs):
-        found = codes[:, :, k].flatten()
-        if len(found):
-            counts[k], sums[k] = count_and_sum(vectors.flatten(0, 1), found, like.shape[1])
+    for k, (vectors, codes) in enumerate(zip(*seen, strict=True)):
+        if len(codes):
+            counts[k], sums[k] = count_and_sum(vectors, codes, like.shape[1])
     distributed.add_all(counts, sums)
     return counts, sums
 
@@ -139,14 +183,14 @@ def _smooth(counts: Tensor, size: Tensor, epsilon: float) -> Tensor:
     return (counts + epsilon) / (total + size * epsilon) * total
 
 
-def _draw_vectors(inputs: Sequence[Tensor], dead: Tensor, codebooks: Tensor) -> Tensor:
+def _draw_vectors(seen: Sequence[Tensor], dead: Tensor, codebooks: Tensor) -> Tensor:
     """Draw a vector of rank 0's batch for each dead entry, `[n, D]` in the order of `dead`.
 
     If that process has no vectors for a level, the dead entries of the level keep their values.
     """
     drawn = []
     for k, wanting in enumerate(dead):
-        vectors = inputs[k].flatten(0, 1) if k < len(inputs) else codebooks.new_empty(0)
+        vectors = seen[k] if k < len(seen) else codebooks.new_empty(0)
         if len(vectors) == 0:
             drawn.append(codebooks[k][wanting])
             continue
@@ -158,7 +202,7 @@ def _draw_vectors(inputs: Sequence[Tensor], dead: Tensor, codebooks: Tensor) -> 
 
 
 @torch.no_grad()
-def learn(state: State, options: Training, inputs: Sequence[Tensor], codes: Tensor) -> None:
+def learn(state: State, options: Learning, seen: Seen) -> None:
     """Update codebooks from a batch: moving averages, then replacement of dead entries.
 
     The exponential moving averages of van den Oord et al. 2017, appendix A.1 (arXiv:1711.00937).
@@ -169,32 +213,31 @@ def learn(state: State, options: Training, inputs: Sequence[Tensor], codes: Tens
 
     Args:
         state: updated in place.
-        options: training options.
-        inputs: per level looked up, `[B, T, D]` float32.
-        codes: `[B, T, K']` int64 of these levels.
+        options: how to learn.
+        seen: what the levels that were looked up have seen, of this process.
     """
     books, counts, sums, decay = state.codebooks, state.counts, state.sums, options.decay
-    batch_counts, batch_sums = _tally(inputs, codes, books)
+    batch_counts, batch_sums = _tally(seen, books)
     total = batch_counts.sum(dim=1, keepdim=True)  # [K, 1]
     size = state.valid.sum(dim=1, keepdim=True)
-    seen = total > 0
+    named = total > 0
     fresh = counts.sum(dim=1, keepdim=True) == 0
     if sums is not None:
-        begun = torch.where((seen & fresh)[..., None], books * (total / size)[..., None], sums)
-        sums.copy_(torch.where(seen[..., None], torch.lerp(batch_sums, begun, decay), sums))
+        begun = torch.where((named & fresh)[..., None], books * (total / size)[..., None], sums)
+        sums.copy_(torch.where(named[..., None], torch.lerp(batch_sums, begun, decay), sums))
     begun = torch.where(fresh, total / size * state.valid, counts)
-    counts.copy_(torch.where(seen, torch.lerp(batch_counts, begun, decay), counts))
+    counts.copy_(torch.where(named, torch.lerp(batch_counts, begun, decay), counts))
     histogram = state.histogram
-    histogram.copy_(torch.where(seen, decay * histogram + batch_counts, histogram))
+    histogram.copy_(torch.where(named, decay * histogram + batch_counts, histogram))
     if sums is not None:
         means = sums / _smooth(counts, size, options.epsilon)[..., None]
-        books.copy_(torch.where(seen[..., None], means, books))
+        books.copy_(torch.where(named[..., None], means, books))
 
     mean = counts.sum(dim=1, keepdim=True) / size
     limit = (_DEAD_SHARE * mean).clamp(max=options.threshold_ema_dead_code).expand_as(counts)
-    dead = (counts < limit) & state.valid & seen
+    dead = (counts < limit) & state.valid & named
     if dead.any():
-        books[dead] = _draw_vectors(inputs, dead, books).to(books)
+        books[dead] = _draw_vectors(seen.vectors, dead, books).to(books)
         counts[dead] = limit[dead]
         if sums is not None:
             sums[dead] = books[dead] * limit[dead][:, None]
