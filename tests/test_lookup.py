@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from neuralcodec.quantize import lookup
 from neuralcodec.quantize.lookup import Books, Metric, beam_search, extend_beams, search
 from neuralcodec.quantize.lookup import torch as torch_backend
-from neuralcodec.quantize.lookup.cpu import packing
+from neuralcodec.quantize.lookup.cpu import few, packing
 
 KERNELS = ["torch", "numba"]
 RUNNABLE = ["reference", *KERNELS]
@@ -151,6 +151,29 @@ def test_batches_and_blocks_change_nothing(
     assert torch.equal(whole, search(vectors, books, backend=backend).codes)
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (5, 7, 3), (8, 64, 8), (33, 100, 2), (64, 16, 46), (130, 1024, 3)]
+)
+def test_few_vectors_have_bit_by_bit_what_they_have_among_many(
+    metric: Metric, shape: tuple[int, int, int], rng: Generator
+) -> None:
+    dim, size, levels = shape
+    sizes = [max(1, size - 3 * k) for k in range(levels)]
+    books = Books.of(torch.randn(levels, size, dim, generator=rng), metric=metric, sizes=sizes)
+    vectors = torch.randn(2, 40, dim, generator=rng)
+    vectors[1, :8] = vectors[0, :8]  # near ties and equal vectors alike
+    many = search(vectors, books, squared_error=True, backend="numba")
+    assert many.squared_error is not None
+    for count in (1, 2, few.FEW // 2):  # of each of two clips, so that strides matter
+        for start in (0, 17, 40 - count):
+            part = slice(start, start + count)
+            found = search(vectors[:, part], books, squared_error=True, backend="numba")
+            assert torch.equal(found.codes, many.codes[:, part])
+            assert found.squared_error is not None
+            assert torch.equal(found.squared_error, many.squared_error[:, part])
+
+
 def test_wide_codebooks_are_searched_in_parts(rng: Generator) -> None:
     vectors = torch.randn(1, 400, 300, generator=rng)  # more numbers than the kernel caches
     books = Books.of(torch.randn(2, 600, 300, generator=rng))
@@ -204,6 +227,8 @@ def test_values_without_distances_are_refused(backend: str, value: float) -> Non
     vectors[1, 59, 2] = value
     with pytest.raises(ValueError, match="vectors hold NaN or infinite"):
         search(vectors, books, backend=backend)
+    with pytest.raises(ValueError, match="vectors hold NaN or infinite"):
+        search(vectors[1:, 58:], books, backend=backend)
     with pytest.raises(ValueError, match="vectors hold NaN or infinite"):
         beam_search(vectors, books, width=2, lengths=[2], backend=backend)
     with pytest.raises(ValueError, match="codebooks hold NaN or infinite"):

@@ -176,21 +176,28 @@ class Codebooks(nn.Module):
         Rows beyond the size of a level are zero. With "shared" projections the bias is part of the
         first level's table; see `decode_tables`.
         """
-        return self._tables_of(self.codebooks) if self._has_gradients else self._still_tables()
+        if self._has_gradients:
+            return self._tables_of(self.codebooks)
+        return self._still_tables().entries
 
     @property
     def _has_gradients(self) -> bool:
         """Whether decoded latents are to have gradients."""
         return torch.is_grad_enabled() and any(each.requires_grad for each in self._sources)
 
-    @torch.no_grad()
-    def _still_tables(self) -> Tensor:
+    def _still_tables(self) -> encoding.Tables:
         """Return the `tables` without gradients, made once."""
-        return self._made("tables", lambda: self._tables_of(self.codebooks))
+
+        @torch.no_grad()
+        def make() -> encoding.Tables:
+            return encoding.Tables.of(self._tables_of(self.codebooks), self.codebook_sizes)
+
+        return self._made("tables", make)
 
     def _decoded(self, codes: Tensor) -> Tensor:
         """Return the latents `[B, T, D]` float32 of codes `[B, T, k]`."""
-        found = encoding.add_up(codes, self._still_tables(), self.codebook_sizes)
+        with torch.no_grad():
+            found = encoding.add_up(codes, self._still_tables())
         if not self._has_gradients:
             return found
         linked = encoding.add_projected(codes, self.codebooks, self.project_out)
@@ -205,8 +212,8 @@ class Codebooks(nn.Module):
     @property
     def _sources(self) -> list[Tensor]:
         """The tensors that codes and decoded latents depend on."""
-        out = [] if self.project_out is None else [*self.project_out.parameters()]
-        return [self.codebooks, *out]
+        out = self.project_out
+        return [self.codebooks] if out is None else [self.codebooks, out.weight, out.bias]
 
     def _made(self, name: Hashable, make: Callable[[], T]) -> T:
         return self._prepared.get(name, self._sources, make)
@@ -287,7 +294,7 @@ class Codebooks(nn.Module):
         """
         if codebooks is None:
             books = self.books(depth)
-            tables = self._still_tables() if self._by_level else None
+            tables = self._still_tables().entries if self._by_level else None
         else:
             books = self._books_of(codebooks).first(depth)
             tables = self._tables_of(codebooks) if self._by_level else None
@@ -303,7 +310,7 @@ class Codebooks(nn.Module):
         shared = None if self._by_level else self.project_in
 
         def make() -> Books:
-            codebooks = self._still_tables() if shared is None else self.codebooks
+            codebooks = self._still_tables().entries if shared is None else self.codebooks
             return Books.of(codebooks, sizes=self.codebook_sizes)
 
         return encoding.beam(

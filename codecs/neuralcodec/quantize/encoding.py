@@ -1,6 +1,7 @@
 """Encoding of latents to codes and back, with optional projections around the codebooks."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -82,21 +83,30 @@ def beam(
     return codes
 
 
-def _check_range(codes: Tensor, sizes: Sequence[int]) -> None:
-    """Raise ValueError if a code of `[B, T, k]` is negative or not below the size of its level."""
-    if codes.is_meta or not codes.numel():
-        return
-    limits = torch.tensor(sizes[: codes.shape[2]], device=codes.device)
-    if not ((codes < 0) | (codes >= limits)).any():
-        return
-    for level, size in zip(codes.unbind(2), sizes, strict=False):
-        low, high = map(int, level.aminmax())
-        if low < 0 or high >= size:
-            raise ValueError(f"codes must lie in 0..{size - 1}, got {low}..{high}")
+class Tables(NamedTuple):
+    """What each code adds to the latents, and what is needed to look it up.
+
+    Attributes:
+        entries: `[K, V, D]` float32.
+        sizes: `[K]` int64, entries of each level.
+        places: `[K]` int64, row of the first entry of each level in `[K * V, D]`.
+    """
+
+    entries: Tensor
+    sizes: Tensor
+    places: Tensor
+
+    @classmethod
+    def of(cls, entries: Tensor, sizes: Sequence[int]) -> Self:
+        """Prepare tables `[K, V, D]` of levels of these sizes."""
+        levels, size, _ = entries.shape
+        device = entries.device
+        places = torch.arange(levels, device=device) * size
+        return cls(entries, torch.tensor(sizes, device=device), places)
 
 
-def add_up(codes: Tensor, tables: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Sum the table entries `[K, V, D]` selected by codes `[B, T, k]` of the first k levels.
+def add_up(codes: Tensor, tables: Tables) -> Tensor:
+    """Sum the table entries selected by codes `[B, T, k]` of the first k levels.
 
     Returns:
         `[B, T, D]`, of the type of the tables.
@@ -104,10 +114,16 @@ def add_up(codes: Tensor, tables: Tensor, sizes: Sequence[int]) -> Tensor:
     Raises:
         ValueError: if a code is negative or not below the size of its level.
     """
-    _check_range(codes, sizes)
-    rows = codes + tables.shape[1] * torch.arange(codes.shape[2], device=codes.device)
-    z = functional.embedding_bag(rows.flatten(0, 1), tables.flatten(0, 1), mode="sum")
-    return z.view(*codes.shape[:2], tables.shape[2])
+    depth = codes.shape[2]
+    sizes = tables.sizes[:depth]
+    if not codes.is_meta and ((codes < 0) | (codes >= sizes)).any():
+        for level, size in zip(codes.unbind(2), sizes.tolist(), strict=True):
+            low, high = map(int, level.aminmax())
+            if low < 0 or high >= size:
+                raise ValueError(f"codes must lie in 0..{size - 1}, got {low}..{high}")
+    rows = (codes + tables.places[:depth]).flatten(0, 1)
+    z = functional.embedding_bag(rows, tables.entries.flatten(0, 1), mode="sum")
+    return z.view(*codes.shape[:2], tables.entries.shape[2])
 
 
 def add_projected(codes: Tensor, codebooks: Tensor, project_out: Projection | None) -> Tensor:

@@ -23,16 +23,19 @@ class _Mark(NamedTuple):
     Attributes:
         tensor: detached; it keeps the memory, so that no other tensor gets its address.
         version: number of changes in place that autograd has counted.
-        sample: the first elements of rows, since changes through `.data` are not counted.
+        shown: the first elements of rows, a view of the tensor.
+        sample: what they were, since changes through `.data` are not counted.
     """
 
     tensor: Tensor
     version: int
+    shown: Tensor
     sample: Tensor
 
     @classmethod
     def of(cls, tensor: Tensor) -> Self:
-        return cls(tensor.detach(), tensor._version, _sample(tensor).clone())
+        shown = _sample(tensor)
+        return cls(tensor.detach(), tensor._version, shown, shown.clone())
 
     def holds(self, tensor: Tensor) -> bool:
         """Return whether a tensor is this one and, as far as can be seen, unchanged."""
@@ -42,7 +45,7 @@ class _Mark(NamedTuple):
             and tensor._version == self.version
             and (tensor.shape, tensor.stride()) == (mine.shape, mine.stride())
             and (tensor.dtype, tensor.device) == (mine.dtype, mine.device)
-            and torch.equal(_sample(tensor), self.sample)
+            and torch.equal(self.shown, self.sample)
         )
 
 

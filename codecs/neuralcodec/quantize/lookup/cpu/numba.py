@@ -7,6 +7,7 @@ from torch import Tensor
 
 from neuralcodec.quantize.lookup.books import Books, Found, not_finite
 from neuralcodec.quantize.lookup.cpu.beam import beam_search, extend_beams
+from neuralcodec.quantize.lookup.cpu.few import FEW, search_few
 from neuralcodec.quantize.lookup.cpu.packing import empty_tiles, float_parts, load_tile, pack, view
 from neuralcodec.quantize.lookup.cpu.threads import spread
 from neuralcodec.quantize.lookup.cpu.tile import TILE, nearest_of_tile
@@ -93,6 +94,11 @@ def search(vectors: Tensor, books: Books, *, squared_error: bool = False) -> Fou
         def work(start: int, stop: int, source=source, arrays=arrays) -> bool:  # type: ignore[no-untyped-def]
             return bool(_search(*source, *arrays, start, stop))
 
-        if not all(spread(work, part.shape[0] * part.shape[1], _VECTORS)):
+        count = part.shape[0] * part.shape[1]
+        if count <= FEW:
+            finite = bool(search_few(*source, *arrays, count))
+        else:
+            finite = all(spread(work, count, _VECTORS))
+        if not finite:
             raise not_finite("vectors")
     return Found(codes.mT, errors if squared_error else None)

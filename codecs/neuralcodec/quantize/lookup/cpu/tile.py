@@ -45,7 +45,7 @@ TILE = _shape()
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 
 
-class _Emitter:
+class Emitter:
     """Builder of the instructions of one tile."""
 
     def __init__(self, builder: Any, shape: Shape) -> None:
@@ -58,22 +58,27 @@ class _Emitter:
         self.fma = cgutils.get_or_insert_function(builder.module, kind, name)
 
     def splat(self, value: Any, kind: Any) -> Any:
+        """Return a value in all lanes."""
         one = self.b.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_I32, 0))
         zeros = ir.Constant(ir.VectorType(_I32, self.shape.lanes), [0] * self.shape.lanes)
         return self.b.shuffle_vector(one, ir.Constant(kind, ir.Undefined), zeros)
 
     def load(self, base: Any, offset: Any) -> Any:
+        """Load an element of an array."""
         return self.b.load(self.b.gep(base, [offset]))
 
     def load_lanes(self, base: Any, offset: Any, kind: Any) -> Any:
+        """Load as many elements as there are lanes."""
         place = self.b.bitcast(self.b.gep(base, [offset]), kind.as_pointer())
         return self.b.load(place, align=4)
 
     def store_lanes(self, base: Any, offset: Any, value: Any) -> None:
+        """Store all lanes."""
         place = self.b.bitcast(self.b.gep(base, [offset]), value.type.as_pointer())
         self.b.store(value, place, align=4)
 
     def at(self, value: int) -> Any:
+        """Return a constant index."""
         return ir.Constant(_I64, value)
 
     def loop(self, count: Any, state: list[Any], body: Any) -> list[Any]:
@@ -132,7 +137,7 @@ class _Emitter:
         return self.loop(dim, start, step)
 
 
-def _pointers(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
+def pointers(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
     """Return array arguments as pointers to their first element, and the others unchanged."""
     return [
         context.make_array(kind)(context, builder, arg).data
@@ -157,10 +162,10 @@ def nearest_of_tile(  # type: ignore[no-untyped-def]
     signature = types.void(x, book, bias, *[types.intp] * 5, least, codes)
 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        x, book, bias, level, first, count, groups, dim, least, codes = _pointers(
+        x, book, bias, level, first, count, groups, dim, least, codes = pointers(
             context, builder, signature, args
         )
-        emit = _Emitter(builder, TILE)
+        emit = Emitter(builder, TILE)
         lanes, blocks, entries = TILE
         book, bias = emit.level(book, bias, level, groups, dim)
         ends = [emit.at(lanes * i) for i in range(blocks)]
@@ -206,10 +211,10 @@ def scores_of_group(  # type: ignore[no-untyped-def]
     signature = types.boolean(x, book, bias, *[types.intp] * 4, start, limits, scores, hits)
 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        x, book, bias, level, group, groups, dim, start, limits, scores, hits = _pointers(
+        x, book, bias, level, group, groups, dim, start, limits, scores, hits = pointers(
             context, builder, signature, args
         )
-        emit = _Emitter(builder, TILE)
+        emit = Emitter(builder, TILE)
         lanes, blocks, entries = TILE
         book, bias = emit.level(book, bias, level, groups, dim)
         starts = [emit.load_lanes(start, emit.at(lanes * i), emit.floats) for i in range(blocks)]
