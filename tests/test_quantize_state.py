@@ -214,6 +214,16 @@ def test_a_start_goes_on_where_it_was_saved(way: str, rng: Generator) -> None:
         assert torch.equal(value, other.state_dict()[name]), name
 
 
+def test_a_state_dict_without_the_quantizer_leaves_its_start_alone(rng: Generator) -> None:
+    rvq = build()
+    rvq(torch.randn(1, 6, 20, generator=rng))
+    assert rvq._start.vectors is not None
+    nn.ModuleDict({"rvq": rvq}).load_state_dict({}, strict=False)
+    assert rvq._start.vectors is not None
+    rvq.load_state_dict(build().state_dict())
+    assert rvq._start.vectors is None
+
+
 def test_what_a_quantizer_knows_is_in_its_state_dict_or_its_arguments(rng: Generator) -> None:
     rvq = build("level").fit(torch.randn(2, 6, 100, generator=rng))
     buffers = {name for name, _ in rvq.named_buffers()}

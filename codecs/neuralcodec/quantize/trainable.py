@@ -123,12 +123,12 @@ class TrainableCodebooks(Codebooks):
         """Load as `Codebooks` does, and go on with the start that was saved, if any."""
         vectors = state_dict.pop(f"{prefix}start", None)
         fitted = state_dict.pop(f"{prefix}start_fitted", 0)
-        before = len(error_msgs)
+        has_codebooks, before = f"{prefix}codebooks" in state_dict, len(error_msgs)
         super()._load_from_state_dict(
             *(state_dict, prefix, local_metadata, strict),
             *(missing_keys, unexpected_keys, error_msgs),
         )
-        if len(error_msgs) == before:
+        if has_codebooks and len(error_msgs) == before:
             self._collected = []
             self._new_start()
             if vectors is not None:
