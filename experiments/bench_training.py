@@ -60,7 +60,8 @@ def _ours(shape: Shape, z: Tensor) -> Step:
 
     def step() -> Tensor:
         result = rvq(z)
-        return result.quantized.square().mean() + result.commitment_loss
+        loss: Tensor = result.quantized.square().mean() + result.commitment_loss
+        return loss
 
     return step
 
